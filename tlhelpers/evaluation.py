@@ -1,0 +1,169 @@
+"""How good is a classifier, and how sure can one be?
+
+Explained in notebooks/03_feature_extraction.ipynb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tlhelpers.features import predict
+
+__all__ = ["Report", "evaluate", "proportion_ci"]
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a classifier said of n photos, against what they are.
+
+    Attributes:
+        labels: int64 array, (n,): what each photo is.
+        probabilities: float32 array, (n, k): what the classifier said.
+        class_names: k names.
+        left_out: tuple of (file, reason): photos that could not be used.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_names: Sequence[str]
+    left_out: Sequence[tuple] = ()
+
+    def __post_init__(self):
+        n, k = np.shape(self.probabilities)
+        if np.shape(self.labels) != (n,) or len(self.class_names) != k or n == 0:
+            raise ValueError(
+                f"labels {np.shape(self.labels)}, probabilities {(n, k)} and {len(self.class_names)} class names do not "
+                "fit; expected (n,), (n, k) and k, with n at least 1"
+            )
+        if not np.isfinite(self.probabilities).all():
+            raise ValueError("the classifier gives probabilities that are no finite number; its training has failed")
+        if np.min(self.labels) < 0 or np.max(self.labels) >= k:
+            raise ValueError(f"labels run from {np.min(self.labels)} to {np.max(self.labels)}; expected 0..{k - 1}")
+
+    @property
+    def n(self):
+        """Number of photos."""
+        return len(self.labels)
+
+    @cached_property
+    def predictions(self):
+        """int64 array, (n,): the class with the largest probability."""
+        return np.argmax(self.probabilities, axis=1)
+
+    @property
+    def wrong(self):
+        """int64 array: rows where the classifier is wrong."""
+        return np.flatnonzero(self.predictions != self.labels)
+
+    @property
+    def accuracy(self):
+        """Part of the photos that are classified right, 0..1."""
+        return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def accuracy_ci(self):
+        """95 % interval of the accuracy (low, high), Wilson's: how far it could be off with so few photos."""
+        return proportion_ci(self.n - len(self.wrong), self.n)
+
+    @cached_property
+    def confusion(self):
+        """int64 array, (k, k): row is what the photo is, column is what the classifier says."""
+        k = len(self.class_names)
+        return np.bincount(self.labels * k + self.predictions, minlength=k * k).reshape(k, k)
+
+    @cached_property
+    def per_class(self):
+        """Class name → `n` photos, `recall` (part of them found), its 95 % interval `recall_ci`, and `precision` (part
+        of the photos so named that are right; None where no photo was so named). None stands for recall where n is 0."""
+        out = {}
+        for label, name in enumerate(self.class_names):
+            right, n, named = (int(x) for x in (
+                self.confusion[label, label], self.confusion[label].sum(), self.confusion[:, label].sum()
+            ))
+            out[name] = {
+                "n": n,
+                "recall": right / n if n else None,
+                "recall_ci": proportion_ci(right, n) if n else None,
+                "precision": right / named if named else None,
+            }
+        return out
+
+    def __str__(self):
+        def percent(value):
+            return "    –  " if value is None else f"{100 * value:5.1f} %"
+
+        low, high = self.accuracy_ci
+        width = max(len(name) for name in (*self.class_names, "class"))
+        lines = [
+            f"accuracy {percent(self.accuracy).strip()}, 95 % interval {100 * low:.1f} to {100 * high:.1f} %, "
+            f"{self.n:,} photos, {len(self.left_out)} left out",
+            f"{'class':<{width}}  photos   recall  precision",
+        ]
+        lines += [
+            f"{name:<{width}}  {row['n']:>6,}  {percent(row['recall'])}    {percent(row['precision'])}"
+            for name, row in self.per_class.items()
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def evaluate(classifier, dataset, *, batch_size=8):
+    """Let a classifier say of each photo what it is, and count.
+
+    Args:
+        classifier: `keras.Model`: RGB 0..255, (n, size, size, 3) → probabilities, (n, k), as `build_classifier` makes it.
+        dataset: `Dataset` of n photos that the classifier was not fitted on.
+        batch_size: photos a step.
+
+    Returns:
+        `Report`.
+
+    Raises:
+        ValueError: the classifier has other classes, or another order of classes, than the data set.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
+    """
+    names = getattr(classifier, "class_names", None)
+    if names is not None and tuple(names) != tuple(dataset.class_names):
+        raise ValueError(
+            f"the classifier knows the classes {list(names)[:6]}, {dataset.name} has {list(dataset.class_names)[:6]}; "
+            "names and order must be the same"
+        )
+    if classifier.output_shape[-1] != len(dataset.class_names):
+        raise ValueError(
+            f"the classifier has {classifier.output_shape[-1]} outputs, {dataset.name} has {len(dataset.class_names)} classes"
+        )
+    probabilities = predict(classifier, dataset, batch_size=batch_size)
+    if np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3 or probabilities.min() < 0:
+        raise ValueError("the classifier's outputs are no probabilities (they do not sum to 1); give it a softmax at its end")
+    return Report(dataset.labels, probabilities, tuple(dataset.class_names), dataset.left_out)
+
+
+def proportion_ci(right, n):
+    """95 % interval of a proportion: Wilson's score interval.
+
+    Args:
+        right: number of photos classified right, 0..n.
+        n: number of photos, 1 or more.
+
+    Returns:
+        (low, high), each 0..1.
+
+    Raises:
+        ValueError: right is not between 0 and n, or n is below 1.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(right), int(n)).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
