@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Logistic regression multiplies small matrices: a second thread of OpenBLAS only waits, and beside TensorFlow's own
-# threads the waiting takes several times as long as the work. Must be set before numpy is imported.
+# Logistic regression multiplies small matrices: a second thread of OpenBLAS only waits, for several times as long as the
+# work takes. train_head sees to that itself, but these tests also call scikit-learn. To be set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np

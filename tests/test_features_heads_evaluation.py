@@ -65,6 +65,21 @@ def test_no_photos_are_refused(cells, small):
         tl.extract_features(cells.subset(slice(0)), small)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_no_photos_are_refused(cells, small, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
+        tl.extract_features(cells, small, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("row", [0, 4, 19])
+def test_a_photo_that_cannot_be_read_is_named_whichever_batch_it_is_in(cells, small, tmp_path, row):
+    (tmp_path / "broken.png").write_bytes(b"no photo")
+    files = [*cells.files[:row], tmp_path / "broken.png", *cells.files[row + 1 :]]
+    broken = tl.Dataset("broken", files, cells.labels, cells.class_names, cells.card)
+    with pytest.raises(ValueError, match=r"broken\.png: not a photo"):
+        tl.extract_features(broken, small, cut_point="stem", batch_size=4)
+
+
 def test_a_model_without_one_fixed_size_is_refused(cells):
     import keras
 
