@@ -322,8 +322,27 @@ def test_wrong_strata_or_groups_are_refused(solar):
         solar.split(groups=np.arange(3))
     with pytest.raises(ValueError, match="with groups, stratify must be 'labels'"):
         solar.split(groups="wafer", stratify="probability")
-    with pytest.raises(ValueError, match="2 groups cannot be split"):
-        solar.split(groups="wafer", test_size=0.25)
+    with pytest.raises(ValueError, match="one group cannot stand on both sides"):
+        solar.split(groups=np.zeros(len(solar)))
+
+
+@pytest.mark.parametrize("test_size", [0.1, 0.25, 0.3, 0.4, 0.6, 0.9])
+def test_with_many_groups_the_size_of_the_test_part_is_met_and_classes_keep_their_parts(solar, test_size):
+    groups = np.arange(len(solar)) // 6
+    train, test = solar.split(test_size=test_size, seed=1, groups=groups)
+    assert len(test) / len(solar) == pytest.approx(test_size, abs=0.03)
+    assert test.labels.mean() == pytest.approx(solar.labels.mean(), abs=0.05)
+    assert len(train) + len(test) == len(solar)
+
+
+def test_whole_groups_come_before_the_size_of_the_test_part(solar):
+    _, test = solar.split(groups="wafer", test_size=0.25)
+    assert len(np.unique(test.metadata["wafer"])) == 1
+
+
+def test_labels_without_a_class_name_are_refused(solar):
+    with pytest.raises(ValueError, match="labels run from 0 to 2.*2 class names"):
+        tl.Dataset("wrong", solar.files[:3], np.array([0, 1, 2]), solar.class_names, solar.card)
 
 
 # --- sample -------------------------------------------------------------------------------------------------------

@@ -158,14 +158,16 @@ class Backbone:
         """
         import keras
 
-        names = [cut_point or self.cut_points[-1]] if cut_point is None or isinstance(cut_point, str) else cut_point
-        unknown = [name for name in names if name not in self.cut_points]
-        if unknown or not names:
-            raise ValueError(f"cut_point={cut_point!r}: {self.name} can be cut at {', '.join(self.cut_points)}")
+        single = cut_point is None or isinstance(cut_point, str)
+        names = [self.cut_points[-1] if cut_point is None else cut_point] if single else list(cut_point)
+        if not names or len(set(names)) < len(names) or not set(names) <= set(self.cut_points):
+            raise ValueError(
+                f"cut_point={cut_point!r}: {self.name} can be cut at {', '.join(self.cut_points)}; give one of these names, "
+                "or a list in which none stands twice"
+            )
         outputs = [self.model.get_layer(name).output for name in names]
         if pool:
             outputs = [keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(x) for name, x in zip(names, outputs)]
-        single = cut_point is None or isinstance(cut_point, str)
         model = keras.Model(self.model.input, outputs[0] if single else outputs, name=f"{self.name}_to_{names[-1]}")
         model.trainable = False
         return model
@@ -379,6 +381,8 @@ class _Tensor:
     strides: tuple
 
     def array(self, raw):
+        if math.prod(self.shape) > raw.size:  # a stride of 0 would make much out of little
+            raise ValueError(f"a tensor of shape {self.shape} in a storage of {raw.size} numbers")
         item = raw.dtype.itemsize
         strides = tuple(stride * item for stride in self.strides)
         # np.ndarray checks that the view stays inside the buffer; as_strided would not.

@@ -8,6 +8,7 @@ Explained in notebooks/03_feature_extraction.ipynb.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,11 @@ class Dataset:
         wrong = [key for key, values in self.metadata.items() if len(values) != len(self.files)]
         if len(self.labels) != len(self.files) or wrong:
             raise ValueError(f"{self.name}: {len(self.files)} files, but labels or metadata {wrong} of another length")
+        if len(self.labels) and not (0 <= np.min(self.labels) and np.max(self.labels) < len(self.class_names)):
+            raise ValueError(
+                f"{self.name}: labels run from {np.min(self.labels)} to {np.max(self.labels)}, but there are "
+                f"{len(self.class_names)} class names; expected 0..{len(self.class_names) - 1}"
+            )
 
     def __len__(self):
         return len(self.files)
@@ -174,14 +180,16 @@ class Dataset:
             if not (isinstance(stratify, str) and stratify == "labels"):
                 raise ValueError("with groups, stratify must be 'labels': whole groups cannot meet two demands at once")
             group_of = self._values(groups, "groups")
-            folds = max(2, int(round(1 / test_size)))
-            if len(np.unique(group_of)) < folds:
-                raise ValueError(
-                    f"{self.name}: {len(np.unique(group_of))} groups cannot be split with test_size={test_size}; "
-                    f"at least {folds} groups are needed"
-                )
-            folds = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-            train, test = next(folds.split(rows, self.labels, group_of))
+            # Many small stratified folds of whole groups; as many of them as test_size asks for are the test.
+            folds = min(20, len(np.unique(group_of)), np.bincount(self.labels).max())
+            if folds < 2:
+                raise ValueError(f"{self.name}: one group cannot stand on both sides; groups needs two values or more")
+            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a rare class; whether a side lacks it is checked below
+                held = [fold for _, fold in splitter.split(rows, self.labels, group_of)]
+            test = np.concatenate(held[: min(max(1, round(test_size * folds)), folds - 1)])
+            train = np.setdiff1d(rows, test)
         train, test = self.subset(np.sort(train)), self.subset(np.sort(test))
         for side, part in (("training", train), ("test", test)):
             missing = sorted(set(self.labels) - set(part.labels))

@@ -35,6 +35,8 @@ class Report:
     left_out: Sequence[tuple] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "labels", np.asarray(self.labels))
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities))
         n, k = np.shape(self.probabilities)
         if np.shape(self.labels) != (n,) or len(self.class_names) != k or n == 0:
             raise ValueError(
@@ -165,5 +167,5 @@ def proportion_ci(right, n):
     """
     from scipy.stats import binomtest
 
-    interval = binomtest(int(right), int(n)).proportion_ci(confidence_level=0.95, method="wilson")
+    interval = binomtest(right, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)

@@ -75,8 +75,7 @@ def resize_image(image, size, *, crop=False):
         raise ValueError(f"size is {size}; expected a side in pixels, 1 or more")
     height, width = image.shape[:2]
     side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side) if crop else None
-    if (height, width) == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
+    if crop:  # before resizing, so that nothing from outside the square bleeds into its edge
+        top, left = (height - side) // 2, (width - side) // 2
+        image = image[top : top + side, left : left + side]
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
