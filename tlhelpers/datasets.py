@@ -8,6 +8,7 @@ Explained in notebooks/03_feature_extraction.ipynb.
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,13 +44,13 @@ class Card:
     notes: str = ""
 
     def __str__(self):
-        shown = list(self.classes.items())
-        lines = [self.title, f"source:   {self.source}", f"licence:  {self.licence}", f"cite:     {self.citation}"]
-        lines += [f"class:    {name}: {meaning}" for name, meaning in shown[:6]]
-        if len(shown) > 6:
-            lines.append(f"          … and {len(shown) - 6} more classes")
-        lines += [f"{key + ':':<10}{text}" for key, text in (("groups", self.groups), ("notes", self.notes)) if text]
-        return "\n".join(lines)
+        classes = [("class", f"{name}: {meaning}") for name, meaning in self.classes.items()]
+        if len(classes) > 6:
+            classes[6:] = [("", f"… and {len(classes) - 6} more classes")]
+        rows = [("source", self.source), ("licence", self.licence), ("cite", self.citation), *classes]
+        rows += [(key, text) for key, text in (("groups", self.groups), ("notes", self.notes)) if text]
+        wrap = textwrap.TextWrapper(76, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+        return "\n".join([self.title, *(wrap.fill(f"{key:<9}{text}") for key, text in rows)])
 
     __repr__ = __str__
 
@@ -94,11 +95,8 @@ class Dataset:
     def __repr__(self):
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         shown = ", ".join(f"{name} {count:,}" for name, count in list(zip(self.class_names, counts))[:6])
-        more = f", … {len(counts) - 6} more" if len(counts) > 6 else ""
-        return (
-            f"<Dataset {self.name}: {len(self):,} photos, {len(counts)} classes ({shown}{more}), "
-            f"{len(self.left_out)} left out>"
-        )
+        more = f", … {len(counts) - 6} more classes" if len(counts) > 6 else ""
+        return f"<Dataset {self.name}: {len(self):,} photos ({shown}{more}), {len(self.left_out)} left out>"
 
     def image(self, index):
         """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255."""
@@ -333,7 +331,7 @@ def _solar_cells():
             "wafer": np.array([row[2] for row in rows]),
         },
         card=Card(
-            title="Solar cells (ELPV): electroluminescence photos of single cells, 300×300 pixels, grey",
+            title="Solar cells (ELPV): electroluminescence photos, 300×300 pixels, grey",
             source="ZAE Bayern, cut from photos of 44 modules; pip package elpv-dataset",
             licence="CC BY-NC-SA 4.0 (https://creativecommons.org/licenses/by-nc-sa/4.0/): no commercial use; "
             "figures that show the cells stay under it",
