@@ -1,21 +1,19 @@
-"""The package as a whole: light to import, documented, one module above the other; and its figures and widgets."""
+"""The package as a whole: light to import, documented, one module above the other; and its figures."""
 
 import ast
-import html
 import inspect
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import tlhelpers as tl
-from tlhelpers import plots, widgets
+from tlhelpers import plots
 
 MODULES = ("images", "datasets", "backbones", "features", "heads", "evaluation", "plots", "widgets")
 FOLDER = Path(tl.__file__).parent
@@ -184,70 +182,3 @@ def test_figures_leave_no_trace_behind(report):
         plots.values_with_intervals([0.5], [(0.6, 0.7)], ["ours"], label="x")
     assert plt.get_fignums() == []  # a figure left open would be shown twice in a notebook
     assert dict(plt.rcParams) == before
-
-
-# --- widgets ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    figures = []
-    for colour in ("red", "green", "blue"):
-        figure = Figure(figsize=(1, 1))
-        figure.add_axes((0, 0, 1, 1)).set_facecolor(colour)
-        figures.append(figure)
-    return figures
-
-
-ALTS = ["a red square", 'a "green" square, 3 < 4 & more', "a blue square"]
-
-
-@pytest.mark.parametrize(("control", "kind"), [("slider", ipywidgets.SelectionSlider), ("menu", ipywidgets.Dropdown)])
-def test_the_browser_alone_turns_the_pages(pictures, control, kind):
-    box = widgets.frames(pictures, ["red", "green", "blue"], description="colour", alts=ALTS, control=control)
-    chooser, stack = box.children
-    assert type(chooser) is kind and type(stack) is ipywidgets.Stack
-    assert len(stack.children) == 3 and stack.selected_index == 0 and chooser.index == 0
-    # What a notebook saves of it, and a static page reads: a link that runs in the browser, from control to stack.
-    state = ipywidgets.Widget.get_manager_state()["state"]
-    links = [model["state"] for model in state.values() if model["model_name"] == "LinkModel"]
-    ours = [link for link in links if link["target"] == [f"IPY_MODEL_{stack.model_id}", "selected_index"]]
-    assert [link["source"] for link in ours] == [[f"IPY_MODEL_{chooser.model_id}", "index"]]
-    assert tuple(state[chooser.model_id]["state"]["_options_labels"]) == ("red", "green", "blue")
-    assert chooser.description == "colour"
-
-
-def test_each_page_is_a_picture_with_its_text(pictures):
-    box = widgets.frames(pictures, ["red", "green", "blue"], description="colour", alts=ALTS)
-    pages = [page.value for page in box.children[1].children]
-    assert len(set(pages)) == 3
-    for page, alt in zip(pages, ALTS):
-        assert page.startswith('<img src="data:image/png;base64,iVBORw0KGgo')
-        assert f'alt="{html.escape(alt)}"' in page
-    assert "&quot;green&quot; square, 3 &lt; 4 &amp; more" in pages[1]
-
-
-def test_pages_are_in_the_order_of_their_names(pictures):
-    import base64
-    import io
-
-    from PIL import Image
-
-    box = widgets.frames(pictures, ["red", "green", "blue"], description="colour", alts=ALTS)
-    for page, colour in zip(box.children[1].children, [(255, 0, 0), (0, 128, 0), (0, 0, 255)]):
-        picture = Image.open(io.BytesIO(base64.b64decode(page.value.split("base64,")[1].split('"')[0])))
-        assert picture.convert("RGB").getpixel((45, 45)) == colour
-
-
-@pytest.mark.parametrize(
-    ("number", "names", "alts", "control", "message"),
-    [
-        (1, ["red"], ALTS[:1], "slider", "2 or more"),
-        (3, ["red", "green"], ALTS, "slider", "3 figures, 2 names, 3 alts"),
-        (3, ["red", "green", "blue"], ALTS[:2], "slider", "2 alts"),
-        (3, ["red", "green", "blue"], ALTS, "knob", "control='knob'; expected 'slider' or 'menu'"),
-    ],
-)
-def test_frames_that_do_not_fit_are_refused(pictures, number, names, alts, control, message):
-    with pytest.raises(ValueError, match=message):
-        widgets.frames(pictures[:number], names, description="colour", alts=alts, control=control)
