@@ -1,4 +1,4 @@
-"""Interactive figures: what the browser gets, what a notebook stores, what stands in print, and a photo of one's own."""
+"""Interactive figures: what the browser gets, what a notebook stores, what is printed, a photo of the reader's own."""
 
 import base64
 import html
@@ -61,7 +61,8 @@ def links_to(stack):
     """(model, trait) that each saved link makes the stack follow."""
     state = ipywidgets.Widget.get_manager_state()["state"]
     links = [model["state"] for model in state.values() if model["model_name"] == "LinkModel"]
-    return [tuple(link["source"]) for link in links if link["target"] == [f"IPY_MODEL_{stack.model_id}", "selected_index"]]
+    target = [f"IPY_MODEL_{stack.model_id}", "selected_index"]
+    return [tuple(link["source"]) for link in links if link["target"] == target]
 
 
 def models_in(widget):
@@ -119,7 +120,8 @@ def test_a_picture_has_a_shape_before_it_is_loaded_and_shrinks_on_a_phone(pictur
 
 def test_drawings_are_stored_as_png_and_photos_as_jpeg():
     drawing, cat = np.zeros((200, 200, 3), np.uint8), tl.load_photo("chelsea")
-    pages = widgets.frames([drawing, cat], ["drawing", "cat"], description="picture", alts=ALTS[:2]).children[1].children
+    box = widgets.frames([drawing, cat], ["drawing", "cat"], description="picture", alts=ALTS[:2])
+    pages = box.children[1].children
     assert "data:image/png;" in pages[0].value and "data:image/jpeg;" in pages[1].value
     assert np.abs(rgb_of(pages[1]) - cat).mean() < 4
     assert len(pages[1].value) < 50_000
@@ -145,7 +147,9 @@ def test_frames_that_do_not_fit_are_refused(pictures, number, names, alts, contr
         widgets.frames(pictures[:number], names, description="colour", alts=alts, control=control)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), "cat.jpg"])
+@pytest.mark.parametrize(
+    "picture", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), "cat.jpg"]
+)
 def test_what_is_no_picture_is_refused(picture):
     with pytest.raises(ValueError, match="a picture has shape .*; expected a matplotlib figure or a uint8 array"):
         widgets.frames([picture, picture], NAMES[:2], description="colour", alts=ALTS[:2])
@@ -272,8 +276,8 @@ def upload(box, name, content):
     """What the page shows after a file was chosen, as the browser sends it."""
     button, answer = box.children[2].children
     assert type(button) is ipywidgets.FileUpload
-    file = {"name": name, "type": "image/jpeg", "size": len(content), "content": memoryview(content), "last_modified": 0}
-    button.set_state({"value": [file]})
+    file = {"name": name, "type": "image/jpeg", "size": len(content), "last_modified": 0}
+    button.set_state({"value": [{**file, "content": memoryview(content)}]})
     assert button.value == ()  # nothing of it is left for the saved notebook
     return answer
 
@@ -314,6 +318,7 @@ def test_a_file_that_is_no_photo_is_answered_with_a_sentence(folder):
     box = gallery_of(live=size_and_corner)
     answer = upload(box, "page.jpg", f"<!doctype html>{SCRIPT}".encode())
     assert answer.value == "<p>page.jpg is not a photo that can be read; choose a JPEG or PNG.</p>"
+    assert upload(box, f"{SCRIPT}.jpg", b"GIF").value.startswith("<p>&lt;script&gt;alert(1)&lt;/script&gt;.jpg is not")
     assert upload(box, "half.png", bytes_of(photo("red"), "png")[:50]).value.startswith("<p>half.png is not a photo")
     assert upload(box, "nothing.png", b"").value.startswith("<p>nothing.png is not a photo")
     assert not list(folder.iterdir())
@@ -350,7 +355,8 @@ def notebook(tmp_path_factory):
     """A notebook as `make notebooks` runs and stores it."""
     path = tmp_path_factory.mktemp("book") / "tiny.ipynb"
     cells = [nbformat.v4.new_markdown_cell("# Tiny"), nbformat.v4.new_code_cell(CODE)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
@@ -363,12 +369,9 @@ def test_a_notebook_stores_view_still_and_state(notebook):
     state = notebook.metadata.widgets[STATE]["state"]
     box = state[output.data[VIEW]["model_id"]]
     assert box["model_name"] == "VBoxModel" and box["model_module"] == "@jupyter-widgets/controls"
-    assert sorted(entry["model_name"] for entry in state.values() if entry["model_name"] in ("LinkModel", "StackModel")) == [
-        "LinkModel",
-        "StackModel",
-    ]
-    referred = set(re.findall(r"IPY_MODEL_(\w+)", str(state)))
-    assert referred <= set(state)
+    names = [entry["model_name"] for entry in state.values()]
+    assert (names.count("LinkModel"), names.count("StackModel"), names.count("HTMLModel")) == (1, 1, 3)
+    assert set(re.findall(r"IPY_MODEL_(\w+)", str(state))) <= set(state)
     still = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
     assert still.size == (60, 40) and still.convert("RGB").getpixel((30, 20)) == (10, 10, 10)
     assert output.metadata["image/png"] == {"alt": "shade: a. dark"}
@@ -379,13 +382,10 @@ def test_the_built_page_has_the_still_after_the_widget(notebook, monkeypatch):
 
     folder = notebook.parent
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "book" / "_ext")])
-    settings = {"extensions": ["myst_nb", "stills"], "nb_execution_mode": "off", "root_doc": "tiny", "html_theme": "basic"}
-    warnings = io.StringIO()
-    app = Sphinx(
-        folder, None, folder / "html", folder / "doctrees", "html", confoverrides=settings, status=None, warning=warnings
-    )
-    app.build()
-    assert not warnings.getvalue()
+    settings = {"extensions": ["myst_nb", "stills"], "nb_execution_mode": "off", "root_doc": "tiny"}
+    said = io.StringIO()
+    Sphinx(folder, None, folder / "html", folder / "html", "html", settings, status=None, warning=said).build()
+    assert not said.getvalue()
     page = BeautifulSoup((folder / "html" / "tiny.html").read_text(encoding="utf-8"), "html.parser")
     widget, still = page.select_one(".tl-widget"), page.select_one(".tl-widget + .tl-still")
     assert widget.find("script", type=VIEW) and not widget.find("img")

@@ -1,7 +1,7 @@
 """Interactive figures that also work in a static page, where no kernel runs.
 
-All pictures are in the page, and controls and pictures are linked in the browser (`jslink`). For print, and where no script
-runs, each figure also holds a still picture with its alt text.
+All pictures are in the page, and controls and pictures are linked in the browser (`jslink`). For print, and where no
+script runs, each figure also holds a still picture with its alt text.
 
 Explained in notebooks/02_what_a_network_knows.ipynb.
 """
@@ -29,8 +29,8 @@ _CONTROLS = {"slider": "SelectionSlider", "menu": "Dropdown", "toggle": "ToggleB
 def frames(figures, names, *, description, alts, control="slider"):
     """One picture out of several, chosen by a slider, a menu or buttons.
 
-    Each picture is stored in the notebook and in the page: a chart of 600 × 400 pixels takes about 20 kB, a figure full of
-    photos up to 150 kB; the still, which is the first picture, is one more.
+    Each picture is stored in the notebook and in the page: a chart of 600 × 400 pixels takes 10 to 20 kB, a figure full
+    of photos up to 100 kB. The still, which is the first picture, is one more.
 
     Args:
         figures: n matplotlib figures of one size, or uint8 arrays, (height, width, 3) or (height, width).
@@ -50,8 +50,8 @@ def frames(figures, names, *, description, alts, control="slider"):
     _check_lengths(figures=figures, names=names, alts=alts)
     chooser = _chooser(control, names, description)
     images = [_image(figure) for figure in figures]
-    stack = _stack(chooser, _pages(_img(image, alt) for image, alt in zip(images, alts)))
-    return _figure()([chooser, stack], images[0], f"{description}: {names[0]}. {alts[0]}")
+    stack = _stack(chooser, _pages(map(_img, images, alts)))
+    return _figure_class()([chooser, stack], images[0], f"{description}: {names[0]}. {alts[0]}")
 
 
 def grid(figures, row_names, column_names, *, descriptions, alts, controls=("menu", "slider")):
@@ -80,17 +80,15 @@ def grid(figures, row_names, column_names, *, descriptions, alts, controls=("men
         _check_lengths(f"row {name!r}: ", figures=row, column_names=column_names, alts=texts)
     if not len(descriptions) == len(controls) == 2:
         raise ValueError(f"descriptions={descriptions!r}, controls={controls!r}; expected two each")
-    choosers = [_chooser(*each) for each in zip(controls, (row_names, column_names), descriptions)]
+    choosers = list(map(_chooser, controls, (row_names, column_names), descriptions))
     images = [[_image(figure) for figure in row] for row in figures]
-    rows = [
-        _stack(choosers[1], _pages(_img(image, alt) for image, alt in zip(row, texts))) for row, texts in zip(images, alts)
-    ]
+    rows = [_stack(choosers[1], _pages(map(_img, row, texts))) for row, texts in zip(images, alts)]
     captions = [f"{row}, {column}" for row in row_names for column in column_names]
     still = _sheet([image for row in images for image in row], captions, columns=len(column_names))
     alt = "Small pictures. " + " ".join(
         f"{text}: {', '.join(map(str, names))}." for text, names in zip(descriptions, (row_names, column_names))
     )
-    return _figure()([*choosers, _stack(choosers[0], rows)], still, alt)
+    return _figure_class()([*choosers, _stack(choosers[0], rows)], still, alt)
 
 
 def gallery(pictures, titles, details, *, description, alts, control="toggle", live=None):
@@ -106,13 +104,13 @@ def gallery(pictures, titles, details, *, description, alts, control="toggle", l
         alts: n texts that say what each photo shows, for readers who do not see it.
         control: "slider", "menu" or "toggle" (a row of buttons).
         live: function from a photo, uint8 array, (height, width, 3), RGB, to its details. It adds a button to upload a
-            photo, of the class `tl-live`, which the built page hides: without a kernel nothing would answer.
+            photo, with the class `tl-live`, which the built page hides: without a kernel nothing would answer.
 
     Returns:
         `ipywidgets.VBox` of control, stack of photos with their details and, if `live` is given, the live part.
 
     Raises:
-        ValueError: lengths differ, there are fewer than two photos, details are of another form, or the control is unknown.
+        ValueError: lengths differ, there are fewer than two photos, details of another form, or an unknown control.
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
@@ -120,14 +118,14 @@ def gallery(pictures, titles, details, *, description, alts, control="toggle", l
     chooser = _chooser(control, titles, description)
     images = [_image(picture, largest=400) for picture in pictures]
     known = [_pairs(each) for each in details]
-    pages = _pages(_photo_with_details(*each) for each in zip(images, alts, titles, known))
+    pages = _pages(map(_photo_with_details, images, alts, titles, known))
     parts = [chooser, _stack(chooser, pages)] + ([] if live is None else [_upload(live)])
     captions = [
         "\n".join([str(title), *(f"{name}: {value}" if name else value for name, value in pairs)])
         for title, pairs in zip(titles, known)
     ]
     alt = f"{description}: " + "; ".join(f"{title}: {alt}" for title, alt in zip(titles, alts))
-    return _figure()(parts, _sheet(images, captions, columns=min(len(images), 4)), alt)
+    return _figure_class()(parts, _sheet(images, captions, columns=min(len(images), 4)), alt)
 
 
 def _check_lengths(where="", **lists):
@@ -171,7 +169,7 @@ def _pages(texts):
 
 
 @functools.cache
-def _figure():
+def _figure_class():
     import ipywidgets
 
     class Figure(ipywidgets.VBox):
@@ -200,8 +198,8 @@ def _image(picture, largest=None):
     array = np.asarray(picture)
     if array.dtype != np.uint8 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3) or not array.size:
         raise ValueError(
-            f"a picture has shape {array.shape} and dtype {array.dtype}; expected a matplotlib figure or a uint8 array, "
-            "(height, width, 3) or (height, width)"
+            f"a picture has shape {array.shape} and dtype {array.dtype}; expected a matplotlib figure or a uint8 "
+            "array, (height, width, 3) or (height, width)"
         )
     image = Image.fromarray(array).convert("RGB")
     if largest:
@@ -267,13 +265,14 @@ def _photo_with_details(image, alt, title, pairs):
     rows = [
         f'<tr><th scope="row" style="{cell}">{html.escape(name)}</th><td style="{cell}">{html.escape(value)}</td></tr>'
         if name
-        else f'<tr><td colspan="2" style="{cell}">{html.escape(value)}</td></tr>'
+        else f'<tr><td style="{cell}">{html.escape(value)}</td></tr>'
         for name, value in pairs
     ]
     return (
+        # Side by side, or one below the other where the page is narrow.
         '<div style="display:flex;flex-wrap:wrap;gap:1em;line-height:1.5">'
-        f'<div style="max-width:100%">{_img(image, alt, smallest=240)}</div>'
-        f'<div style="flex:1 1 14em"><strong>{html.escape(str(title))}</strong><table style="margin:0">{"".join(rows)}</table></div></div>'
+        f'<div style="max-width:100%">{_img(image, alt, smallest=240)}</div><div style="flex:1 1 14em">'
+        f'<strong>{html.escape(str(title))}</strong><table style="margin:0">{"".join(rows)}</table></div></div>'
     )
 
 

@@ -1,7 +1,7 @@
 """Sphinx extension: after each interactive figure stands its still picture, for print and where no script runs.
 
-An output of a notebook may hold a widget and a picture of it; MyST-NB shows the one it likes best and drops the other. Here
-both stay, in containers of the classes `tl-widget` and `tl-still`; book.css shows one of them at a time.
+An output of a notebook may hold a widget and a picture of it; MyST-NB shows the one it likes best and drops the other.
+Here both stay, in containers of the classes `tl-widget` and `tl-still`; book.css shows one of them at a time.
 """
 
 import re
