@@ -34,7 +34,7 @@ def frames(figures, names, *, description, alts, control="slider"):
 
     Args:
         figures: n matplotlib figures of one size, or uint8 arrays, (height, width, 3) or (height, width).
-        names: n texts: what the control shows for each.
+        names: n texts: what the control shows for each; JupyterLab cuts those of a slider off after some 20 letters.
         description: what is chosen; stands before the control.
         alts: n texts that say what each picture shows, for readers who do not see it.
         control: "slider", "menu" or "toggle" (a row of buttons).
