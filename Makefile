@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book test lab environment notebooks figures requirements clean
+.PHONY: book test lab environment chapter notebooks claims figures requirements clean
 
 environment: $(STAMP)
 
@@ -35,9 +35,17 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
-# For authors: run all notebooks again and keep their outputs; make the drawn figures again; pin versions again.
+# For authors: begin a chapter; run notebooks (all, or NOTEBOOKS="…") and keep their outputs; write the quoted numbers and the
+# students' notebooks anew; make the drawn figures again; pin versions again.
+chapter: $(STAMP)
+	$(BIN)/python book/tools/new_chapter.py "$(NUMBER)" "$(NAME)" "$(TITLE)"
+
 notebooks: $(STAMP)
-	$(BIN)/python book/tools/run_notebooks.py
+	$(BIN)/python book/tools/run_notebooks.py $(NOTEBOOKS)
+
+claims: $(STAMP)
+	$(BIN)/python book/_ext/ledger.py
+	$(BIN)/python book/tools/make_exercises.py
 
 figures: $(STAMP)
 	$(BIN)/python book/tools/make_figures.py

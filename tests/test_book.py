@@ -1,6 +1,7 @@
 """The sources of the book, before it is built: notebooks with outputs, alt texts, links, kernels, the table of contents."""
 
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -9,12 +10,26 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-CHAPTERS = sorted((ROOT / "book").rglob("*.md"))
+CHAPTERS = sorted((ROOT / "book").glob("*.md"))
+RUNNABLE = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+STUDENTS = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+NOTEBOOKS = [*RUNNABLE, *SOLUTIONS]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+from make_exercises import without_solutions
+
+from tlhelpers.exercises import read_key
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parent.name}/{path.stem}")
+
+
+each_notebook, each_chapter, each_solution = each(NOTEBOOKS), each(RUNNABLE), each(SOLUTIONS)
 
 
 def read(path):
@@ -37,9 +52,10 @@ def texts():
 
 def test_the_table_of_contents_names_every_chapter_and_only_those_there_are():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = {toc["root"]} | {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
-    there = {str(path.relative_to(ROOT).with_suffix("")) for path in [*CHAPTERS, *(ROOT / "notebooks").glob("*.ipynb")]}
-    assert listed == there
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    listed = [toc["root"], *(page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ())))]
+    there = {path.relative_to(ROOT).with_suffix("").as_posix() for path in [*CHAPTERS, *NOTEBOOKS]}
+    assert set(listed) == there and len(listed) == len(there)
 
 
 @each_notebook
@@ -90,41 +106,67 @@ def test_every_interactive_figure_is_stored_with_its_state_and_moves_without_a_k
     if views:
         models = [entry["model_name"] for entry in state.values()]
         assert "LinkModel" in models and "StackModel" in models
-        pages = [entry["state"]["value"] for entry in state.values() if entry["model_name"] == "HTMLModel"]
+        pages = [entry["state"].get("value") for entry in state.values() if entry["model_name"] == "HTMLModel"]
+        pages = [page for page in pages if page]  # empty: where the answer to a reader's own photo will stand
         assert pages and all(re.search(r'<img [^>]*alt="[^"]{20,}"', page) for page in pages)
 
 
-@each_notebook
-def test_a_chapter_says_what_you_will_be_able_to_do_what_it_needs_and_ends_with_take_aways_and_exercises(path):
-    prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    for part in ("# ", "**After this chapter you will be able to**", "**Needs**", "**Takes**", "## Take-aways", "## Exercises"):
-        assert part in prose
-    exercises = re.findall(r"\{exercise\}[^\n]*\n:label: (\S+)", prose)
-    assert len(exercises) >= 3
-    for label in exercises:
-        assert f"{{solution-start}} {label}\n:class: dropdown" in prose
-    solutions = [cell for cell in code_cells(read(path)) if "solution" in cell.metadata.get("tags", [])]
-    assert sum("assert" in cell.source for cell in solutions) >= len(exercises), "a solution that nothing checks"
+def prose_of(path):
+    return "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
 
 
-@each_notebook
-def test_every_percentage_in_the_words_stands_in_an_assertion_of_the_same_notebook(path):
-    notebook = read(path)
-    checks = " ".join(cell.source for cell in code_cells(notebook) if "assert" in cell.source)
-    asserted = [float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", checks)]
-    unchecked = []
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
+@each_chapter
+def test_a_chapter_says_what_you_will_be_able_to_do_and_what_it_needs_and_ends_with_take_aways_questions_and_exercises(path):
+    prose = prose_of(path)
+    parts = (
+        "# ", "**After this chapter you will be able to**", "**Needs**", "**Takes**",
+        "## Take-aways", "## Questions", "## Exercises",
+    )
+    places = [prose.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
+    questions = re.findall(r"<details>\n<summary>[^\n]{20,}</summary>\n\n.{40,}?\n\n</details>", prose, re.S)
+    assert len(questions) >= 3 and prose.count("<details>") == len(questions), "questions with folded answers"
+    exercises = prose[places[-1] :]
+    assert f"{{doc}}`solutions/{path.stem}`" in exercises and f"notebooks/exercises/{path.name}" in exercises
+
+
+def test_every_chapter_to_run_has_its_exercises():
+    assert [path.name for path in RUNNABLE] == [path.name for path in SOLUTIONS]
+
+
+@each_solution
+def test_the_students_notebook_is_the_solutions_without_the_solution(path):
+    student = ROOT / "notebooks" / "exercises" / path.name
+    assert student.is_file() and read(student) == without_solutions(path), "make exercises"
+
+
+def test_there_is_no_students_notebook_without_solutions():
+    assert [path.name for path in STUDENTS] == [path.name for path in SOLUTIONS]
+
+
+@each_solution
+def test_each_exercise_is_asked_begun_solved_folded_and_checked(path):
+    """Statement, a cell that begins, then the solution: all of it tagged, in one fold, with its own check and two mistakes."""
+    parts, chapter = {}, path.stem[:2]
+    for cell in read(path).cells:
+        if heading := re.match(rf"## ({chapter}\.\d+) (.+)", cell.source):
+            parts[heading[1]] = current = []
+            assert heading[2] == read_key()[heading[1]]["title"], f"{heading[1]}: another title in exercises.toml"
+        elif not parts:
             continue
-        for paragraph in cell.source.split("\n\n"):
-            if "{cite" in paragraph and "Deitsch2019" in paragraph:
-                continue  # quoted from a reference, which is named
-            for number in re.findall(r"(\d+(?:\.\d+)?)(?: %|(?=(?:, \d+(?:\.\d+)?)*(?:,? and \d+(?:\.\d+)?) %))", paragraph):
-                percent = float(number)
-                near = [a for a in asserted if abs(100 * a - percent) < 0.06 or abs(a - percent) < 0.06]
-                if not near and percent not in (95, 100):  # the level of all intervals; all of them
-                    unchecked.append(f"{number} %: {paragraph[:80]}")
-    assert not unchecked
+        current.append(cell)
+    assert list(parts) == [id for id in read_key() if id.startswith(chapter)] and len(parts) >= 3
+    for id, (statement, begin, start, *solution, end) in parts.items():
+        assert "`answer`:" in statement.source, f"{id}: say in what form the answer shall be given"
+        assert begin.source.endswith(f'answer = ...\n\ntl.check("{id}", answer)'), id
+        for cell in (start, *solution, end):
+            assert "solution" in cell.metadata.get("tags", []), f"{id}: a cell of the solution would be shown to students"
+        assert all("solution" not in cell.metadata.get("tags", []) for cell in (statement, begin)), id
+        assert start.source == '<details class="solution">\n<summary>Solution</summary>' and end.source == "</details>", id
+        code = "\n".join(cell.source for cell in solution if cell.cell_type == "code")
+        assert f'\ntl.check("{id}", answer)' in code, f"{id}: the solution does not check itself"
+        printed = "".join(o.get("text", "") for c in solution if c.cell_type == "code" for o in c.outputs)
+        assert f"{id}: right\n" in printed and code.count(f'assert not tl.check("{id}", ') >= 2, f"{id}: two mistakes"
 
 
 def test_pictures_in_markdown_exist_and_have_alt_text():
@@ -148,9 +190,8 @@ def test_external_links_are_well_formed():
 
 
 def test_figures_that_show_solar_cells_say_their_licence():
-    for path in NOTEBOOKS:
-        prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-        if "solar" in prose:
+    for path in RUNNABLE:
+        if "solar" in (prose := prose_of(path)):
             assert "CC BY-NC-SA 4.0" in prose, path
     for where, text in texts():
         if "result.png" in text or "transfer.png" in text:

@@ -1,11 +1,14 @@
 """The built pages in _build/html: every link inside the book leads somewhere, every picture is there and has alt text."""
 
 import re
+from copy import copy
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
 from bs4 import BeautifulSoup
+
+from tlhelpers.claims import read_ledger
 
 HTML = Path(__file__).parents[1] / "_build" / "html"
 
@@ -25,7 +28,8 @@ def article(page):
 
 def test_the_chapters_are_there():
     for name in ("book/intro", "book/01_what_is_transfer_learning", "notebooks/02_what_a_network_knows",
-                 "notebooks/03_feature_extraction", "book/glossary", "book/references"):
+                 "notebooks/03_feature_extraction", "notebooks/solutions/02_what_a_network_knows",
+                 "notebooks/solutions/03_feature_extraction", "book/numbers", "book/glossary", "book/references"):
         assert HTML / f"{name}.html" in PAGES
 
 
@@ -66,20 +70,65 @@ def test_each_page_has_one_title_and_no_directive_left_unread():
             continue
         if path.stem not in ("genindex", "search", "index"):
             assert len(body.select("h1")) == 1, path.name
+        body = copy(body)
         for code in body.select("pre, code"):
             code.extract()
         assert not re.search(r":::|```|\{(term|doc|cite:p|exercise|solution)", body.get_text()), path.name
 
 
-def test_solutions_are_folded_and_hold_their_code():
-    for name in ("02_what_a_network_knows", "03_feature_extraction"):
-        page = PAGES[HTML / "notebooks" / f"{name}.html"]
-        solutions = page.select("div.solution.dropdown")
-        assert len(solutions) == 3
-        assert all(solution.select("div.cell_input") for solution in solutions)
+CHAPTERS = ("02_what_a_network_knows", "03_feature_extraction")
+each_chapter = pytest.mark.parametrize("name", CHAPTERS)
 
 
-def test_the_interactive_figure_is_in_the_page_with_its_state():
-    page = PAGES[HTML / "notebooks" / "02_what_a_network_knows.html"]
-    assert page.find("script", type="application/vnd.jupyter.widget-state+json")
-    assert page.find("script", type="application/vnd.jupyter.widget-view+json")
+@each_chapter
+def test_solutions_are_folded_each_below_its_exercise_and_hold_their_code(name):
+    page = article(PAGES[HTML / "notebooks" / "solutions" / f"{name}.html"])
+    solutions = page.select("details.solution")
+    assert len(solutions) == 3
+    for number, solution in enumerate(solutions, start=1):
+        section = solution.find_parent("section")
+        assert section.h2.get_text().startswith(f"{name[:2]}.{number} ")
+        assert solution.select("div.cell_input") and f"{name[:2]}.{number}: right" in solution.get_text()
+        # What stands before the fold gives nothing away.
+        begins = [cell.get_text() for cell in section.select("div.cell_input") if not cell.find_parent(class_="solution")]
+        assert not solution.has_attr("open") and solution.summary.get_text() == "Solution"
+        assert len(begins) == 1 and "answer = ..." in begins[0]
+
+
+@each_chapter
+def test_answers_to_the_questions_are_folded(name):
+    page = article(PAGES[HTML / "notebooks" / f"{name}.html"])
+    answers = page.select("#questions details")
+    assert len(answers) >= 3 and not any(answer.has_attr("open") for answer in answers)
+    assert all(answer.find("summary") and len(answer.find("p").get_text()) > 40 for answer in answers)
+
+
+@each_chapter
+def test_interactive_figures_are_in_the_page_with_their_state_and_a_still_picture(name):
+    page = PAGES[HTML / "notebooks" / f"{name}.html"]
+    state = page.find("script", type="application/vnd.jupyter.widget-state+json").string
+    views = page.find_all("script", type="application/vnd.jupyter.widget-view+json")
+    assert len(views) >= 2
+    for view in views:
+        assert re.search(r'"model_id": "(\w+)"', view.string)[1] in state
+        still = view.find_parent(class_="tl-widget").find_next_sibling(class_="tl-still")
+        assert still.find("img")["alt"]
+
+
+def test_every_number_of_the_ledger_is_on_its_page_and_numbers_in_the_text_lead_there():
+    claims = read_ledger(HTML.parents[1] / "book" / "claims.toml")
+    blocks = {block["id"]: block for block in PAGES[HTML / "book" / "numbers.html"].select("div.claim-card")}
+    assert len(blocks) == len(claims)
+    for claim in claims.values():
+        text = " ".join(blocks["claim-" + re.sub("[._]", "-", claim.id)].get_text(" ").replace("’", "'").split())
+        for part in (claim.id, claim.text, claim.sentence, claim.why, claim.seeds, f"{claim.photos:,}" if claim.photos else ""):
+            assert " ".join(part.split()) in text, claim.id
+        assert re.search(r"checked .+ last on \d{4}-\d\d-\d\d", text), claim.id
+    links = [(path, link) for path, page in PAGES.items() for link in page.select("a.claim")]
+    assert len(links) > len(claims)
+    for path, link in links:
+        target = urlparse(link["href"])
+        assert target.path.endswith("numbers.html") or path.stem == "numbers"
+        assert blocks[target.fragment].select_one(".claim-value").get_text() == link.get_text(), link
+    quoted = [link for page in PAGES.values() for link in page.select("a.quoted")]
+    assert quoted and all("references.html#" in link["href"] for link in quoted)

@@ -33,8 +33,11 @@ _HOME = {
     "Report": "evaluation",
     "proportion_ci": "evaluation",
     "evaluate": "evaluation",
+    "check": "exercises",
 }
-_MODULES = ("images", "datasets", "backbones", "features", "heads", "evaluation", "plots", "widgets")
+_MODULES = (
+    "images", "datasets", "backbones", "features", "heads", "evaluation", "claims", "exercises", "plots", "widgets",
+)
 
 __all__ = sorted([*_HOME, *_MODULES])
 

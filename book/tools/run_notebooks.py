@@ -1,13 +1,15 @@
 """Run notebooks and keep their outputs: `make notebooks`, or with paths of notebooks to run only those.
 
 A notebook is rewritten only when all its cells ran. What TensorFlow says to standard error as it starts is dropped; any
-other message there is a fault that a reader would see, and stops the run.
+other message there is a fault that a reader would see, and stops the run. The notebook keeps the day on which it was run.
 """
 
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
+import make_exercises
 import nbformat
 from nbclient import NotebookClient
 
@@ -38,11 +40,14 @@ def run(path):
                 kept.append(output)
         cell.outputs = kept
     notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["book"] = {"run": date.today().isoformat()}
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 
 
 if __name__ == "__main__":
-    for path in [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "notebooks").rglob("*.ipynb")):
+    folders = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
+    for path in [Path(name) for name in sys.argv[1:]] or [path for f in folders for path in sorted(f.glob("*.ipynb"))]:
         print(path, flush=True)
         run(path)
+    make_exercises.main()
