@@ -153,9 +153,8 @@ def cover():
         right = left + scale * strip.shape[1]
         axis.imshow(strip, extent=(left, right, bottom, bottom + height), aspect="auto", interpolation="none")
         middle = bottom + height / 2
-        axis.add_patch(
-            FancyArrowPatch((right + 0.8, middle), (right + 4.6, middle), arrowstyle="-|>", mutation_scale=14, color=GREY)
-        )
+        start, end = (right + 0.8, middle), (right + 4.6, middle)
+        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=GREY))
         box = FancyBboxPatch(
             (right + 5.4, middle - 4.6), 98.8 - right - 5.4, 9.2, boxstyle="round,pad=0,rounding_size=1.2",
             facecolor=colour + "22", edgecolor=colour, linewidth=2,
