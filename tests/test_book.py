@@ -194,7 +194,7 @@ def test_figures_that_show_solar_cells_say_their_licence():
         if "solar" in (prose := prose_of(path)):
             assert "CC BY-NC-SA 4.0" in prose, path
     for where, text in texts():
-        if "result.png" in text or "transfer.png" in text:
+        if any(figure in text for figure in ("result.png", "transfer.png", "cover.png")):
             assert "CC BY-NC-SA 4.0" in text, where
 
 

@@ -2,6 +2,7 @@
 
 transfer: the picture of chapter 1, drawn from photos of the data sets.
 result: chapter 3 in one picture. It runs that chapter's feature extraction, so it takes about two minutes.
+cover: a cat and a solar cell on their way through the same layers.
 """
 
 import sys
@@ -12,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import tlhelpers as tl
@@ -117,6 +119,77 @@ def result():
         figure.savefig(IMAGES / "result.png", dpi=140)
 
 
+# One channel of each layer, the same for both photos: chosen by eye, as those in which eyes and crack show best.
+COVER_CHANNELS = {"stem": 21, "stage_2": 17, "stage_3": 22, "stage_4": 68, "top": 967}
+COVER_SIDE, COVER_STEP = 448, 352  # pixels: side of a panel, and how far the next one is shifted
+
+
+def cover():
+    backbone = tl.load_backbone("efficientnet_lite0")
+    cell = tl.load_dataset("solar_cells").image(1)
+    photos = [tl.resize_image(photo, backbone.image_size, crop=True) for photo in (tl.load_photo("chelsea"), cell)]
+    layers = backbone.cut(list(COVER_CHANNELS), pool=False).predict(np.stack(photos).astype("float32"), verbose=0)
+    blues = LinearSegmentedColormap.from_list("book", ["#f4f9fc", "#a9d3ec", "#3c96c8", BLUE, "#00304f"])
+
+    def stretched(values):
+        low, high = np.percentile(values, (2, 98))
+        return np.clip((values - low) / (high - low), 0, 1)
+
+    def panels(row):
+        # The cell glows faintly: on paper its crack shows only when the photo is brightened.
+        yield np.clip(photos[row] / 255 * (1, 1.7)[row], 0, 1)
+        for layer, channel in zip(layers, COVER_CHANNELS.values()):
+            yield blues(stretched(layer[row, ..., channel]))[..., :3]
+
+    figure = plt.figure(figsize=(10, 3.6))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 100), ylim=(0, 36))
+    axis.set_axis_off()
+    left, height = 1.2, 14.6
+    scale = height / COVER_SIDE
+    ends = [("last layer:\n1,000 names", GREY), ("new last layer:\nfunctional,\ndefective", ORANGE)]
+    for row, (bottom, (words, colour)) in enumerate(zip((20.4, 1.0), ends)):
+        strip = _dissolve(list(panels(row)), np.random.default_rng(row))
+        right = left + scale * strip.shape[1]
+        axis.imshow(strip, extent=(left, right, bottom, bottom + height), aspect="auto", interpolation="none")
+        middle = bottom + height / 2
+        start, end = (right + 0.8, middle), (right + 4.6, middle)
+        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=GREY))
+        box = FancyBboxPatch(
+            (right + 5.4, middle - 4.6), 98.8 - right - 5.4, 9.2, boxstyle="round,pad=0,rounding_size=1.2",
+            facecolor=colour + "22", edgecolor=colour, linewidth=2,
+        )
+        axis.add_patch(box)
+        axis.text((right + 5.4 + 98.8) / 2, middle, words, ha="center", va="center", fontsize=12, color=INK)
+    for place, name in enumerate(COVER_CHANNELS, start=1):
+        centre = left + scale * (place * COVER_STEP + COVER_SIDE / 2)
+        axis.plot([centre, centre], [15.9, 20.1], color=BLUE, linewidth=1)
+        axis.text(
+            centre, 18, name.replace("_", " "), ha="center", va="center", fontsize=12, color=BLUE,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )
+    axis.text((right + 5.4 + 98.8) / 2, 18, "the same layers", ha="center", va="center", fontsize=12, color=BLUE)
+    figure.savefig(IMAGES / "cover.png", dpi=160, facecolor="white")
+
+
+def _dissolve(panels, rng):
+    """Square pictures, (side, side, 3) in 0..1, as one strip in which each breaks up into the tiles of the next."""
+    strip = np.ones((COVER_SIDE, COVER_STEP * (len(panels) - 1) + COVER_SIDE, 3))
+    overlap = COVER_SIDE - COVER_STEP
+    for place, panel in enumerate(panels):
+        times = COVER_SIDE // len(panel)
+        panel = np.kron(panel, np.ones((times, times, 1)))
+        start = place * COVER_STEP
+        if place:
+            tile = min(max(times, 8), 32)
+            chance = (np.arange(overlap // tile) + 0.5) / (overlap // tile)
+            arrived = np.kron(rng.random((COVER_SIDE // tile, len(chance))) < chance, np.ones((tile, tile)))[..., None]
+            panel[:, :overlap] = np.where(arrived, panel[:, :overlap], strip[:, start : start + overlap])
+        strip[:, start : start + COVER_SIDE] = panel
+    return strip
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("transfer", "result"):
-        {"transfer": transfer, "result": result}[name]()
+    draw = {"cover": cover, "transfer": transfer, "result": result}
+    for name in sys.argv[1:] or draw:
+        draw[name]()
