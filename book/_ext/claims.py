@@ -77,7 +77,8 @@ class EveryNumber(SphinxDirective):
         block += nodes.paragraph("", claim.text, classes=["claim-value"])
         block += nodes.paragraph("", claim.sentence, classes=["claim-sentence"])
         facts = nodes.field_list(classes=["claim-facts"])
-        near = f"± {claim.show(claim.tolerance)}" if claim.tolerance else "exactly"
+        scale, unit = (100, "points") if claim.unit == "%" else (1, claim.unit)
+        near = f"± {scale * claim.tolerance:.3g} {unit}".rstrip() if claim.tolerance else "exactly"
         rows = [("id", [nodes.literal("", claim.id)]), ("holds", [nodes.Text(f"{near}: {claim.why}")])]
         if claim.photos:
             rows.append(("photos", [nodes.Text(f"{claim.photos:,}")]))
