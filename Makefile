@@ -4,12 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+WEB := book/web/node_modules/.package-lock.json
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book test lab environment chapter notebooks claims figures requirements clean
+.PHONY: book book-offline test lab environment chapter notebooks claims figures requirements clean
 
 environment: $(STAMP)
 
@@ -27,6 +28,20 @@ book: $(STAMP)
 	$(BIN)/jupyter-book build . --all -W --keep-going -n
 	$(BIN)/python -m pytest -q tests/test_pages.py
 	@echo "Open _build/html/index.html"
+
+# The same pages in _build/offline, with no other host: npm packages stand in for CDNs (see book/_ext/offline.py).
+book-offline: $(STAMP) $(WEB)
+	rm -rf _build/offline _build/offline-work
+	BOOK_OFFLINE=1 $(BIN)/jupyter-book build . --all -W --keep-going -n --path-output _build/offline-work
+	mv _build/offline-work/_build/html _build/offline
+	rm -rf _build/offline-work
+	$(BIN)/python -m pytest -q tests/test_pages.py
+	@echo "Open _build/offline/index.html, or copy the folder to a stick"
+
+$(WEB): book/web/package.json book/web/package-lock.json
+	@npm --version > /dev/null || { echo "make book-offline needs npm, which comes with Node.js 18 or newer: install it first"; exit 1; }
+	npm ci --ignore-scripts --prefix book/web
+	@touch $(WEB)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q tests
@@ -56,4 +71,4 @@ requirements:
 		requirements.in -o requirements.txt
 
 clean:
-	rm -rf .venv _build
+	rm -rf .venv _build book/web/node_modules
