@@ -10,6 +10,13 @@ const sizes = new ResizeObserver((changes) => {
 });
 document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("pre").forEach((box) => sizes.observe(box)));
 
+// The arrows that unfold a part of the contents have no name.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const arrow of document.querySelectorAll("nav details > summary")) {
+    arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a").textContent.trim()}`);
+  }
+});
+
 window.addEventListener("load", () => {
   // html-manager calls MathJax 2; the page has MathJax 3, or none.
   if (window.MathJax) {
