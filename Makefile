@@ -1,4 +1,4 @@
-# make book | make test | make lab: each makes the environment in .venv/ first, once.
+# make book | make book-offline | make test | make lab: each makes the environment in .venv/ first, once.
 # On Windows, or without make: the same lines stand in the README.
 
 PYTHON ?= python3
@@ -35,7 +35,7 @@ book-offline: $(STAMP) $(WEB)
 	BOOK_OFFLINE=1 $(BIN)/jupyter-book build . --all -W --keep-going -n --path-output _build/offline-work
 	mv _build/offline-work/_build/html _build/offline
 	rm -rf _build/offline-work
-	$(BIN)/python -m pytest -q tests/test_pages.py
+	$(BIN)/python -m pytest -q tests/test_offline.py
 	@echo "Open _build/offline/index.html, or copy the folder to a stick"
 
 $(WEB): book/web/package.json book/web/package-lock.json

@@ -20,7 +20,12 @@ document.addEventListener("DOMContentLoaded", () => {
 window.addEventListener("load", () => {
   // html-manager calls MathJax 2; the page has MathJax 3, or none.
   if (window.MathJax) {
-    MathJax.Hub = { Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])) };
+    MathJax.Hub = {
+      Queue([, , element]) {
+        element.classList.add("tex2jax_process"); // the page has MathJax pass over what is not marked
+        MathJax.startup.promise.then(() => MathJax.typesetPromise([element]));
+      },
+    };
   }
   if (document.querySelector('script[type="application/vnd.jupyter.widget-view+json"]')) {
     new MutationObserver(nameSliders).observe(document.body, { subtree: true, childList: true, characterData: true });
