@@ -126,7 +126,7 @@ def test_a_new_authors_way_from_the_template_to_a_green_build(copy):
     for command in (["book/tools/run_notebooks.py", *new], ["book/_ext/ledger.py"], ["book/tools/make_exercises.py"]):
         done = run(copy, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "[32.3 %](claim:97.espresso_56)" in (copy / new[0]).read_text(encoding="utf-8")
+    assert "[32 %](claim:97.espresso_56)" in (copy / new[0]).read_text(encoding="utf-8")
     assert failed(copy, "test_claims.py", "test_book.py", "test_exercises.py") == set()
     build = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--all", "-W", "--keep-going", "-n"]
     done = subprocess.run(
@@ -134,4 +134,4 @@ def test_a_new_authors_way_from_the_template_to_a_green_build(copy):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     page = (copy / "_build/html/notebooks/97_new_thing.html").read_text(encoding="utf-8")
-    assert 'href="../book/numbers.html#claim-97-espresso-56"' in page and "A “new” thing" in page or 'A "new" thing' in page
+    assert 'href="../book/numbers.html#claim-97-espresso-56"' in page and "A “new” thing" in page
