@@ -78,7 +78,7 @@ class EveryNumber(SphinxDirective):
         block += nodes.paragraph("", claim.sentence, classes=["claim-sentence"])
         facts = nodes.field_list(classes=["claim-facts"])
         scale, unit = (100, "points") if claim.unit == "%" else (1, claim.unit)
-        near = f"± {scale * claim.tolerance:.3g} {unit}".rstrip() if claim.tolerance else "exactly"
+        near = f"± {scale * claim.tolerance:.3g} {unit}".rstrip().replace("± 1 points", "± 1 point") if claim.tolerance else "exactly"
         rows = [("id", [nodes.literal("", claim.id)]), ("holds", [nodes.Text(f"{near}: {claim.why}")])]
         if claim.photos:
             rows.append(("photos", [nodes.Text(f"{claim.photos:,}")]))
