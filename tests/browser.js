@@ -9,16 +9,18 @@ window.tl = (() => {
   };
 
   const describe = (element) => {
-    const names = [...element.classList].filter((name) => !/^docutils$/.test(name)).map((name) => "." + name);
+    const names = [...element.classList].map((name) => "." + name).join("");
     const text = (element.ariaLabel || element.alt || element.innerText || "").replace(/\s+/g, " ").trim();
-    return element.localName + (element.id ? "#" + element.id : "") + names.join("") + (text ? ` '${text.slice(0, 60)}'` : "");
+    return element.localName + (element.id && "#" + element.id) + names + (text && ` '${text.slice(0, 60)}'`);
   };
 
   // What of the page stands where no reader gets: beside the viewport, or cut off by a box that does not scroll.
   const outOfReach = () => {
     const faults = [];
     const page = document.scrollingElement;
-    if (page.scrollWidth > page.clientWidth) faults.push(`the page is ${page.scrollWidth} wide, the window ${page.clientWidth}`);
+    if (page.scrollWidth > page.clientWidth) {
+      faults.push(`the page is ${page.scrollWidth} wide, the window ${page.clientWidth}`);
+    }
     for (const element of document.querySelectorAll(".bd-article-container *, footer *")) {
       if (!visible(element) || element.closest("svg *, mjx-assistive-mml")) continue;
       let { left, right } = element.getBoundingClientRect();
@@ -28,11 +30,13 @@ window.tl = (() => {
         const style = getComputedStyle(box).overflowX;
         if (style === "visible") continue;
         const edge = box.getBoundingClientRect();
-        if (style === "auto" || style === "scroll") [left, right] = [edge.left, edge.right]; // it scrolls: look at the box
+        if (style === "auto" || style === "scroll") [left, right] = [edge.left, edge.right]; // it scrolls: where is it?
         else if (left < edge.left - 1 || right > edge.right + 1) break;
       }
       if (box && box !== document.body) faults.push(`${describe(element)} is cut off by ${describe(box)}`);
-      else if (left < -1 || right > innerWidth + 1) faults.push(`${describe(element)} reaches from ${left | 0} to ${right | 0}`);
+      else if (left < -1 || right > innerWidth + 1) {
+        faults.push(`${describe(element)} reaches from ${left | 0} to ${right | 0}`);
+      }
     }
     return faults;
   };

@@ -1,13 +1,16 @@
 """The offline book in a real browser: served and over file://, on a desktop and a phone, light and dark.
 
-Chromium (or Chrome) is the system's; TLHELPERS_BROWSER names another one. Where there is none, or no offline book, these
-tests are skipped; with TLHELPERS_REQUIRE_BROWSER set they fail instead. Screenshots are kept in _build/screenshots.
+Chromium (or Chrome) is the system's; TLHELPERS_BROWSER names another one. Where there is none, or no offline
+book, these tests are skipped; with TLHELPERS_REQUIRE_BROWSER set they fail instead.
+Screenshots are kept in _build/screenshots.
 """
 
 import os
 import shutil
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +56,7 @@ class Visit:
     width: str
     mode: str
     faults: dict = field(default_factory=lambda: defaultdict(list))
+    known: set = field(default_factory=set)  # those of KNOWN that were met
 
     def __str__(self):
         return f"{self.page} ({self.served}, {self.width}, {self.mode})"
@@ -81,14 +85,18 @@ def chromium():
     ]
     if lacking:
         (pytest.fail if os.environ.get("TLHELPERS_REQUIRE_BROWSER") else pytest.skip)("; ".join(lacking))
+    with browser() as chromium:
+        yield chromium
+
+
+@contextmanager
+def browser():
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=[
+        yield playwright.chromium.launch(executable_path=BROWSER, args=[
             "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--no-first-run",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a request to another host fails at once
         ])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +116,22 @@ def visits(chromium, addresses):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for old in SCREENSHOTS.glob("*.png"):
         old.unlink()
-    visits = []
     # A file:// page is the same page: two of the four combinations see every width and every mode.
-    for served, width, mode in [
-        *(("http", width, mode) for width in WIDTHS for mode in MODES), ("file", "desktop", "light"), ("file", "phone", "dark"),
-    ]:
-        with chromium.new_context(viewport=WIDTHS[width], color_scheme=mode, reduced_motion="reduce") as context:
-            for page in PAGES:
-                visits.append(Visit(page, served, width, mode))
-                look_at(context.new_page(), visits[-1], addresses[served])
+    tours = [("http", width, mode) for width in WIDTHS for mode in MODES]
+    tours += [("file", "desktop", "light"), ("file", "phone", "dark")]
+    with ThreadPoolExecutor(2) as pool:
+        return [visit for visits in pool.map(partial(tour, addresses), tours) for visit in visits]
+
+
+def tour(addresses, how):
+    """Every page, visited in one way, in a browser of its own: Playwright's belong to one thread each."""
+    visits = [Visit(page, *how) for page in PAGES]
+    served, width, mode = how
+    with browser() as chromium, chromium.new_context(
+        viewport=WIDTHS[width], color_scheme=mode, reduced_motion="reduce"
+    ) as context:
+        for visit in visits:
+            look_at(context.new_page(), visit, addresses[served])
     return visits
 
 
@@ -145,13 +160,15 @@ def listen(tab, faults, address):
     tab.on("console", lambda message: message.type == "error" and faults["console"].append(message.text))
     tab.on("pageerror", lambda error: faults["console"].append(f"{error.name}: {error.message}"))
     tab.on("requestfailed", lambda request: faults["requests"].append(f"{request.url} failed: {request.failure}"))
-    tab.on("response", lambda answer: answer.status >= 400 and faults["requests"].append(f"{answer.url}: {answer.status}"))
+    tab.on("response", lambda answer: answer.status < 400
+           or faults["requests"].append(f"{answer.url}: {answer.status}"))
     tab.on("request", lambda request: request.url.startswith((address, "data:", "blob:"))
            or faults["requests"].append(f"{request.url} is not in the book"))
 
 
 def mode(tab, visit):
-    theme, background = tab.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
+    theme = tab.evaluate("document.documentElement.dataset.theme")
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, background.removeprefix("rgb(").removesuffix(")").split(","))) / 3
     right = theme == visit.mode and (brightness < 64 if visit.mode == "dark" else brightness > 192)
     return [] if right else [f"theme {theme}, background {background}"]
@@ -170,9 +187,10 @@ def rendered(tab, visit):
 def figures(tab, visit):
     """Each control of an interactive figure, moved by keyboard, changes the picture at every step."""
     faults = []
+    find = "[role=slider], select, input, .widget-toggle-buttons, button:not(.widget-toggle-buttons *)"
     for number, figure in enumerate(tab.query_selector_all(".widget-subarea"), 1):
-        controls = figure.query_selector_all("[role=slider], select, input, .widget-toggle-buttons, button:not(.widget-toggle-buttons *)")
-        controls = [control for control in controls if control.evaluate("tl.visible")]  # what needs a kernel is not shown
+        # What needs a kernel is not shown.
+        controls = [control for control in figure.query_selector_all(find) if control.evaluate("tl.visible")]
         if not controls:
             faults.append(f"figure {number} has no control")
         for control in controls:
@@ -181,7 +199,9 @@ def figures(tab, visit):
                 before, alt = figure.evaluate("figure => [tl.pictures(figure), tl.alts(figure)]")
                 element.press(key)
                 try:
-                    tab.wait_for_function("([figure, before]) => tl.pictures(figure) !== before", arg=[figure, before], timeout=2000)
+                    tab.wait_for_function(
+                        "([figure, before]) => tl.pictures(figure) !== before", arg=[figure, before], timeout=2000,
+                    )
                 except TimeoutError:
                     faults.append(f"{name}: {key} leaves the picture as it was")
                     break
@@ -222,9 +242,9 @@ def formulas(tab, visit):
     if not SOURCES[visit.page].select(".math"):
         return []
     tab.evaluate("MathJax.startup.promise")
-    return tab.evaluate("""[...document.querySelectorAll("article .math")]
-        .filter(formula => !formula.querySelector("mjx-container") || formula.querySelector("mjx-merror, [data-mjx-error], mjx-mtext[style*=red]"))
-        .map(tl.describe)""")
+    return tab.evaluate("""[...document.querySelectorAll("article .math")].filter(formula =>
+        !formula.querySelector("mjx-container") || formula.querySelector("mjx-merror, mjx-mtext[style*=red]")
+    ).map(tl.describe)""")
 
 
 def sideways(tab, visit):
@@ -242,7 +262,8 @@ def folded(tab, visit):
     """Solutions and answers are folded; a click unfolds and folds them, and so does Enter. They stay unfolded."""
     content = """button => [...document.getElementById(button.dataset.target).children]
         .find(child => !child.classList.contains("admonition-title"))"""
-    folds = [(button, button.evaluate_handle(content)) for button in tab.query_selector_all("article button.toggle-button")]
+    folds = [(button, button.evaluate_handle(content))
+             for button in tab.query_selector_all("article button.toggle-button")]
     folds += [(summary, summary.evaluate_handle("summary => summary.nextElementSibling"))
               for summary in tab.query_selector_all("article details > summary")]
     faults = []
@@ -255,14 +276,16 @@ def folded(tab, visit):
         if states != [False, True, False, True]:
             faults.append(f"{name}: seen before, after a click, a second click, Enter: {states}")
     expected = len(SOURCES[visit.page].select("article .admonition.dropdown, article .toggle, article details"))
-    return faults if len(folds) == expected else [*faults, f"{expected} in the page's source, {len(folds)} in the browser"]
+    if len(folds) != expected:
+        faults.append(f"{expected} in the page's source, {len(folds)} in the browser")
+    return faults
 
 
 def stills(tab, visit):
     """Each interactive figure has a still picture, on paper only."""
     find = """[...document.querySelectorAll(".widget-subarea")].map(figure => {
         const still = figure.closest(".cell").querySelector(".tl-still");
-        return still && { visible: tl.visible(still), alt: [...still.querySelectorAll("img")].concat(still).map(e => e.alt ?? "").join("") };
+        return still && { visible: tl.visible(still), alt: (still.querySelector("img") ?? still).alt };
     })"""
     screen = tab.evaluate(find)
     tab.emulate_media(media="print")
@@ -373,7 +396,8 @@ def test_search_finds_a_word_and_leads_to_it(chromium, addresses, served):
         results.first.wait_for()
         found = {unquote(urlparse(link.evaluate("link => link.href")).path) for link in results.all()}
         root = unquote(urlparse(addresses[served]).path)
-        assert f"{root}/book/intro.html" in found and all((BOOK / Path(page).relative_to(root)).is_file() for page in found)
+        assert f"{root}/book/intro.html" in found
+        assert all((BOOK / Path(page).relative_to(root)).is_file() for page in found)
         results.first.click()
         tab.locator("article mark, article .highlighted").first.wait_for()
 

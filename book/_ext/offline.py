@@ -1,7 +1,8 @@
 """The offline book: with BOOK_OFFLINE set, pages take from npm packages what they otherwise load from other hosts.
 
 `npm ci` in book/web brings the packages; what pages use of them is copied to the folder web/ of the built book. Not to
-_static/: myst-nb adds every script there to every page. Without BOOK_OFFLINE only sphinx-thebe's scripts change.
+_static/: myst-nb adds every script there to every page. Without BOOK_OFFLINE it only
+leaves sphinx-thebe's scripts out.
 """
 
 import os
@@ -30,10 +31,10 @@ FILES = {
 
 def take_scripts_from_the_book(app, config):
     if not NODE_MODULES.is_dir():
-        raise ConfigError(f"{NODE_MODULES} is missing; expected the packages of package.json there: call `make book-offline`")
+        raise ConfigError(f"{NODE_MODULES} is missing; `make book-offline` fills it with the packages of package.json")
     # Sphinx puts _static/ before what names no host.
     config.nb_ipywidgets_js = {"../web/html-manager/embed.js": {}}  # unlike embed-amd.js it needs no require.js
-    config.mathjax_path = "../web/mathjax/tex-chtml-full.js"  # -full: the others fetch \boldsymbol and more when first used
+    config.mathjax_path = "../web/mathjax/tex-chtml-full.js"  # the others fetch \boldsymbol when first used
 
 
 def name_the_folder_of_widget_icons(app, page, template, context, doctree):

@@ -1,14 +1,16 @@
 // What html-manager, MathJax and Font Awesome need to get along on one page, and what
 // readers without a mouse need beyond what the theme gives them.
 
-// The theme's Font Awesome replaces <i> by <svg>; html-manager keeps hold of its <i> and fails when they are gone.
+// The theme's Font Awesome replaces <i> by <svg>; html-manager keeps hold of its <i>, so put the <svg> inside.
 if (window.FontAwesome) FontAwesome.config.autoReplaceSvg = "nest";
 
 // The arrow keys scroll what has the focus. The theme sees to that at the start, but not for what is folded then.
 const sizes = new ResizeObserver((changes) => {
   for (const { target } of changes) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
 });
-document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("pre").forEach((box) => sizes.observe(box)));
+document.addEventListener("DOMContentLoaded", () => {
+  for (const box of document.querySelectorAll("pre")) sizes.observe(box);
+});
 
 // The arrows that unfold a part of the contents have no name.
 document.addEventListener("DOMContentLoaded", () => {
