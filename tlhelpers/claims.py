@@ -26,7 +26,7 @@ class Claim:
     Attributes:
         id: number of the chapter that checks it, a dot, a name: "03.accuracy".
         sentence: what the number says, in words that stand alone.
-        value: the number, as the notebook measures it: parts 0..1 where the unit is "%".
+        value: the number, as the notebook measures it: fractions 0..1 where the unit is "%".
         tolerance: how far another machine may be off, in the units of `value`.
         why: why so far and no further.
         unit: "%", or a word to stand behind the number, or "".
@@ -81,7 +81,7 @@ def check(id, value):
 
     Args:
         id: of the claim, "03.accuracy".
-        value: measured number, in the units of the ledger: a part 0..1 where the text has per cent.
+        value: measured number, in the units of the ledger: a fraction 0..1 where the text has per cent.
 
     Raises:
         AssertionError: the value is outside the tolerance; the message has both numbers.

@@ -79,7 +79,7 @@ def _judge(exercise, answer):
         if _near(answer, wrong["answer"], tolerance):
             return False, f"not yet. {wrong['hint']}"
     if not isinstance(answer, str) and _near(_over_100(answer), expected, tolerance):
-        return False, "not yet. That looks like per cent: give parts between 0 and 1"
+        return False, "not yet. That looks like per cent: give fractions between 0 and 1"
     return False, f"not yet. {exercise['hint']}"
 
 
