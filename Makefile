@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book book-offline test lab environment chapter notebooks claims figures requirements clean
+.PHONY: book book-offline test lab environment chapter notebooks check claims figures requirements clean
 
 environment: $(STAMP)
 
@@ -24,7 +24,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 # Sources first (notebooks with outputs, alt texts, links), then the book, then its pages.
 book: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_book.py
+	$(BIN)/python -m pytest -q tests/test_book.py tests/test_claims.py
 	$(BIN)/jupyter-book build . --all -W --keep-going -n
 	$(BIN)/python -m pytest -q tests/test_pages.py
 	@echo "Open _build/html/index.html"
@@ -50,13 +50,17 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
-# For authors: begin a chapter; run notebooks (all, or NOTEBOOKS="…") and keep their outputs; write the quoted numbers and the
-# students' notebooks anew; make the drawn figures again; pin versions again.
+# For authors: begin a chapter; run notebooks (all, or NOTEBOOKS="…") and keep their outputs; test these notebooks and the
+# sources, quickly; write the quoted numbers and the students' notebooks anew; draw figures again; pin versions again.
 chapter: $(STAMP)
 	$(BIN)/python book/tools/new_chapter.py "$(NUMBER)" "$(NAME)" "$(TITLE)"
 
 notebooks: $(STAMP)
 	$(BIN)/python book/tools/run_notebooks.py $(NOTEBOOKS)
+
+check: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_book.py tests/test_claims.py tests/test_exercises.py
+	$(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
 
 claims: $(STAMP)
 	$(BIN)/python book/_ext/ledger.py

@@ -21,6 +21,7 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 from make_exercises import without_solutions
+from run_notebooks import code_hash
 
 from tlhelpers.exercises import read_key
 
@@ -65,6 +66,12 @@ def test_every_cell_was_run_in_order_and_none_ends_in_an_error(path):
     for cell in cells:
         assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
         assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source
+
+
+@each_notebook
+def test_the_outputs_are_those_of_the_code_as_it_stands(path):
+    notebook = read(path)
+    assert notebook.metadata.book.code == code_hash(notebook), "the code has changed since it was run: make notebooks"
 
 
 @each_notebook

@@ -95,7 +95,20 @@ def test_a_link_replaced_by_its_text_is_noticed(copy):
 )
 def test_an_exercise_that_is_no_longer_that_of_its_solution_is_noticed(copy, part, edit):
     change_cell(copy, SOLUTIONS, part, edit)
-    assert failed(copy, "test_book.py") == {"test_the_students_notebook_is_the_solutions_without_the_solution"}
+    stale = {"test_the_outputs_are_those_of_the_code_as_it_stands"} if "tl.check" in part else set()
+    assert failed(copy, "test_book.py") == {"test_the_students_notebook_is_the_solutions_without_the_solution"} | stale
+
+
+def test_code_that_was_changed_and_not_run_again_is_noticed(copy):
+    change_cell(copy, CHAPTER, "def pixels", lambda cell: cell["source"].append("\n# another line"))
+    assert failed(copy, "test_book.py") == {"test_the_outputs_are_those_of_the_code_as_it_stands"}
+
+
+def test_a_quoted_number_that_is_in_no_ledger_is_named_by_make_claims(copy):
+    change(copy, CHAPTER, "(claim:03.accuracy)", "(claim:03.acuracy)")
+    done = run(copy, "book/_ext/ledger.py")
+    assert done.returncode == 1 and "there is no claim '03.acuracy'; did you mean: 03.accuracy" in done.stderr
+    assert CHAPTER in done.stderr
 
 
 def test_a_solution_that_students_would_see_is_noticed(copy):

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections import namedtuple
+from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,12 @@ def main(root=ROOT):
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(path.relative_to(root))
+    unknown = [(piece, id) for piece in prose(root) for _, id in quoted(piece.text) if id not in claims]
+    for piece, id in unknown:
+        near = ", ".join(get_close_matches(id, claims)) or "none is like it"
+        place = piece.path.relative_to(root), f", cell {piece.cell}" if piece.cell is not None else ""
+        print("{}{}: there is no claim {!r}; did you mean: {}".format(*place, id, near), file=sys.stderr)
+    return 1 if unknown else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Run notebooks and keep their outputs: `make notebooks`, or with paths of notebooks to run only those.
 
 A notebook is rewritten only when all its cells ran. What TensorFlow says to standard error as it starts is dropped; any
-other message there is a fault that a reader would see, and stops the run. The notebook keeps the day on which it was run.
+other message there is a fault that a reader would see, and stops the run. The notebook keeps the day on which
+it was run, and a hash of the code that gave its outputs.
 """
 
+import hashlib
 import re
 import sys
 from datetime import date
@@ -17,6 +19,12 @@ START_UP = re.compile(
     r"absl::InitializeLog|cudart_stub|cuda_platform|cpu_feature_guard|oneDNN|rebuild TensorFlow|To enable the following"
 )
 ROOT = Path(__file__).parents[2]
+
+
+def code_hash(notebook):
+    """SHA-256 of all code: outputs stand beside the code that gave them as long as it stays the same."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def run(path):
@@ -40,7 +48,7 @@ def run(path):
                 kept.append(output)
         cell.outputs = kept
     notebook.metadata["language_info"] = {"name": "python"}
-    notebook.metadata["book"] = {"run": date.today().isoformat()}
+    notebook.metadata["book"] = {"run": date.today().isoformat(), "code": code_hash(notebook)}
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 
@@ -48,6 +56,7 @@ def run(path):
 if __name__ == "__main__":
     folders = (ROOT / "notebooks", ROOT / "notebooks" / "solutions")
     for path in [Path(name) for name in sys.argv[1:]] or [path for f in folders for path in sorted(f.glob("*.ipynb"))]:
-        print(path, flush=True)
+        print(path, end=": ", flush=True)
         run(path)
+        print("done")
     make_exercises.main()
