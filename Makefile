@@ -60,7 +60,7 @@ notebooks: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_book.py tests/test_claims.py tests/test_exercises.py
-	$(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
+	$(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(or $(NOTEBOOKS),notebooks)
 
 claims: $(STAMP)
 	$(BIN)/python book/_ext/ledger.py
