@@ -1,35 +1,26 @@
 """images.py: each kind of file becomes the RGB pixels it should, exactly."""
 
+import os
+import stat
+import subprocess
+import sys
+
+import hostile
 import numpy as np
 import pytest
+from hostile import ORIENTATION, UPRIGHT, over_white
 from PIL import Image
 
 import tlhelpers as tl
 
-ORIENTATION = 0x0112  # the EXIF tag
-# EXIF's eight values, as CIPA DC-008 defines them: what must be done to the stored pixels to see them upright.
-UPRIGHT = {
-    1: lambda x: x,
-    2: lambda x: x[:, ::-1],
-    3: lambda x: x[::-1, ::-1],
-    4: lambda x: x[::-1],
-    5: lambda x: x.transpose(1, 0, 2),
-    6: lambda x: np.rot90(x, -1),
-    7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda x: np.rot90(x, 1),
-}
+RNG = np.random.default_rng(0)
+ONES = [*hostile.modes(RNG), *hostile.turned(RNG), *hostile.profiles(RNG)]
 
 
 @pytest.fixture
 def colours():
     """Noise of unequal sides, so that every turn and every flip shows."""
     return np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-
-
-def over_white(colour, alpha):
-    """Transparency laid over white, as the formula has it."""
-    part = np.asarray(alpha, dtype=float)[..., None] / 255
-    return colour * part + 255 * (1 - part)
 
 
 # --- read_image ---------------------------------------------------------------------------------------------------
@@ -152,6 +143,194 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             tl.read_image(path)
         assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("case", ONES, ids=[f"{number} {case.name}" for number, case in enumerate(ONES)])
+def test_every_way_to_store_a_photo_gives_its_pixels_or_is_refused(tmp_path, case, capfd):
+    path = tmp_path / case.name
+    path.write_bytes(case.data)
+    try:
+        read = tl.read_image(path)
+    except ValueError as error:
+        assert case.verdict != "good" and str(error).startswith(f"{path}: not a photo that can be read (")
+    else:
+        assert case.verdict != "bad" and read.dtype == np.uint8 and read.shape == case.expected.shape
+        assert np.abs(read - case.expected.astype(float)).max() <= case.tolerance + 0.5
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_a_profile_that_is_srgb_leaves_the_pixels_as_they_are(tmp_path, colours, kind):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(colours).save(tmp_path / "srgb", kind, icc_profile=profile, **options)
+    assert np.array_equal(tl.read_image(tmp_path / "srgb"), colours)
+
+
+@pytest.mark.parametrize("name", ["32 bits.tif", "unsigned 32 bits.tif", "float.tif", "float.pgm"])
+def test_numbers_of_unknown_range_are_refused(tmp_path, name):
+    (case,) = [case for case in ONES if case.name == name]
+    (tmp_path / name).write_bytes(case.data)
+    with pytest.raises(ValueError, match=rf"{name}: not a photo that can be read \(.*32-bit.*range"):
+        tl.read_image(tmp_path / name)
+
+
+OTHERS = hostile.others(RNG, hostile.picture(RNG))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_photo_or_of_another_kind_is_not_even_tried(tmp_path, kind):
+    (tmp_path / f"file.{kind}").write_bytes(OTHERS[kind])
+    with pytest.raises(ValueError, match=rf"file\.{kind}: not a photo that can be read"):
+        tl.read_image(tmp_path / f"file.{kind}")
+
+
+def test_heic_is_named_and_the_way_out_too(tmp_path):
+    (tmp_path / "IMG_0001.HEIC").write_bytes(OTHERS["heic"])
+    with pytest.raises(ValueError, match=r"IMG_0001\.HEIC: .*HEIC.*JPEG"):
+        tl.read_image(tmp_path / "IMG_0001.HEIC")
+
+
+def test_bombs_are_refused_without_a_word_on_standard_error(tmp_path, capfd):
+    for number, case in enumerate(hostile.bombs(RNG)):
+        path = tmp_path / f"{number} {case.name}"
+        path.write_bytes(case.data)
+        try:
+            read = tl.read_image(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: not a photo that can be read (")
+        else:
+            assert case.verdict != "bad", case.name
+            assert case.expected is None or np.abs(read - case.expected.astype(float)).max() <= case.tolerance + 0.5
+    printed, complaints = capfd.readouterr()
+    assert (printed, hostile.without_libtiff(complaints)) == ("", "")
+
+
+def test_one_wrong_byte_of_a_png_is_never_believed(tmp_path):
+    """Each of its pieces has a checksum."""
+    for name in ("palette.png", "deep.png"):
+        data, image = hostile.whole_files(np.random.default_rng(0))[name]
+        for at in range(0, len(data), 1 + len(data) // 400):
+            wrong = bytearray(data)
+            wrong[at] ^= 0x11
+            (tmp_path / name).write_bytes(wrong)
+            try:
+                read = tl.read_image(tmp_path / name)
+            except ValueError:
+                continue
+            assert np.array_equal(read, image), f"byte {at} of {len(data)} of {name}"
+
+
+def test_too_many_pixels_are_refused_by_the_header(tmp_path):
+    for name, pixels in (("grey.pgm", b"P5 8192 8193 255\n"), ("colour.ppm", b"P6 60000 60000 255\n")):
+        (tmp_path / name).write_bytes(pixels)
+        with pytest.raises(ValueError, match="bomb|67,108,864|67 million"):
+            tl.read_image(tmp_path / name)
+
+
+def test_pipes_sockets_and_devices_are_never_opened(tmp_path, colours):
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mknod(tmp_path / "socket.png", stat.S_IFSOCK | 0o600)
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    pipe = os.open(tmp_path / "pipe.png", os.O_RDWR | os.O_NONBLOCK)  # with both ends open, reading would not wait …
+    try:
+        photo = hostile.saved(colours, "PNG")
+        os.write(pipe, photo)
+        for name in ("pipe.png", "socket.png", "device.png"):
+            with pytest.raises(ValueError, match=rf"{name}: not a photo that can be read"), hostile.deadline(20):
+                tl.read_image(tmp_path / name)
+        assert os.read(pipe, 100_000) == photo  # … but take the photo out
+    finally:
+        os.close(pipe)
+
+
+def test_a_link_to_a_photo_is_read_and_one_to_nowhere_is_missing(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "photo.png")
+    (tmp_path / "link.png").symlink_to("photo.png")
+    (tmp_path / "broken.png").symlink_to("nowhere.png")
+    assert np.array_equal(tl.read_image(tmp_path / "link.png"), colours)
+    with pytest.raises(FileNotFoundError, match=r"broken\.png"):
+        tl.read_image(tmp_path / "broken.png")
+
+
+def test_where_warnings_are_errors_photos_are_read_all_the_same(tmp_path):
+    image = hostile.picture(RNG)
+    odd = {
+        "exif.jpg": hostile.saved(image, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", **hostile.LOSSY),
+        "tags.tif": hostile.tiff(image, t65000=[1] * 70_000)[:-100_000],
+        "large.png": hostile.png(8192, 8192, 1, 0, [bytes(1024)] * 8192),
+    }
+    for name, data in odd.items():
+        (tmp_path / name).write_bytes(data)
+    code = "import sys; from tlhelpers.images import read_image; [print(read_image(path).shape) for path in sys.argv[1:]]"
+    command = [sys.executable, "-W", "error", "-c", code, *(tmp_path / name for name in odd)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("(24, 36, 3)\n(24, 36, 3)\n(8192, 8192, 3)\n", "")
+
+
+def test_a_name_that_is_no_text_is_shown_in_one_line(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9\n\x1b[31m.png")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError) as error:
+        tl.read_image(path)
+    assert str(error.value).isprintable() and str(error.value).encode("utf-8")
+
+
+# --- read_image, at_least -----------------------------------------------------------------------------------------
+
+
+def large_jpeg(path, name, height, width, **options):
+    """A real photo, as large as a camera makes it."""
+    photo = Image.fromarray(tl.load_photo(name)).resize((width, height), Image.Resampling.BICUBIC)
+    photo.save(path, quality=92, **options)
+    return path
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket", "grass"])
+@pytest.mark.parametrize("size", [64, 224])
+def test_a_large_jpeg_decoded_at_a_part_of_its_size_looks_the_same(tmp_path, name, size, progressive):
+    path = large_jpeg(tmp_path / "large.jpg", name, 2000, 3000, progressive=progressive)
+    part, whole = tl.read_image(path, at_least=size), tl.read_image(path)
+    assert whole.shape == (2000, 3000, 3)
+    assert 2 * size <= part.shape[0] <= 1000 and part.dtype == np.uint8
+    off = np.abs(tl.resize_image(part, size).astype(float) - tl.resize_image(whole, size))
+    assert off.mean() < 2
+
+
+SIDES = ((2000, 3000), (448, 3000), (447, 3000), (901, 900), (100, 100), (1, 5000), (1793, 1795))
+
+
+@pytest.mark.parametrize(("height", "width"), SIDES)
+@pytest.mark.parametrize("size", [1, 64, 224, 600])
+def test_no_side_gets_below_twice_what_is_asked_for(tmp_path, height, width, size):
+    Image.new("RGB", (width, height), (200, 100, 50)).save(tmp_path / "flat.jpg")
+    part = tl.read_image(tmp_path / "flat.jpg", at_least=size)
+    for side, of in zip(part.shape, (height, width)):
+        assert side == of or side >= 2 * size
+        assert side in {-(-of // by) for by in (1, 2, 4, 8)}
+    assert np.abs(part - [200.0, 100, 50]).max() <= 3
+
+
+def test_a_part_is_turned_converted_and_refused_like_the_whole(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    profile = hostile.rgb_profile(hostile.SRGB[:, [1, 2, 0]], 2.2)
+    path = large_jpeg(tmp_path / "turned.jpg", "chelsea", 1600, 2400, exif=exif, icc_profile=profile)
+    part, whole = tl.read_image(path, at_least=100), tl.read_image(path)
+    assert whole.shape == (2400, 1600, 3) and part.shape == (300, 200, 3)
+    assert np.abs(tl.resize_image(part, 100).astype(float) - tl.resize_image(whole, 100)).mean() < 2
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match=r"turned\.jpg: not a photo that can be read"):
+        tl.read_image(path, at_least=100)
+
+
+def test_other_kinds_are_decoded_whole(tmp_path):
+    photo = tl.load_photo("chelsea")
+    Image.fromarray(photo).save(tmp_path / "cat.png")
+    assert np.array_equal(tl.read_image(tmp_path / "cat.png", at_least=16), photo)
 
 
 # --- resize_image -------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Photos with labels: the three data sets of this book, how they are split, and where they come from.
+"""Photos with labels: the data sets of this book, folders of your own, how they are split, and where they come from.
 
-Each data set is a package from pip. Its files are read where pip put them; none of its code is run.
+Three data sets are packages from pip. Their files are read where pip put them; none of their code is run.
 
-Explained in notebooks/03_feature_extraction.ipynb.
+Explained in notebooks/03_feature_extraction.ipynb; folders in notebooks/04_your_own_photos.ipynb.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tlhelpers.images import read_image, resize_image
+from tlhelpers.downloads import FLOWERS, fetch_archive, fetch_tfds, read_tfds
+from tlhelpers.folders import scan_folder
+from tlhelpers.images import read_image, resize_image, shown
 
 __all__ = ["Card", "Dataset", "load_dataset", "load_photo"]
 
@@ -60,7 +62,7 @@ class Dataset:
     """Photos on disk with one label each. Nothing is read before it is asked for.
 
     Attributes:
-        name: what `load_dataset` was called with.
+        name: what `load_dataset` was called with; of a folder, its own name.
         files: tuple of n paths.
         labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
         class_names: tuple of k names, in the order of the labels.
@@ -98,9 +100,9 @@ class Dataset:
         more = f", … {len(counts) - 6} more classes" if len(counts) > 6 else ""
         return f"<Dataset {self.name}: {len(self):,} photos ({shown}{more}), {len(self.left_out)} left out>"
 
-    def image(self, index):
-        """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255."""
-        return read_image(self.files[index])
+    def image(self, index, *, at_least=None):
+        """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255; `at_least` as in `read_image`."""
+        return read_image(self.files[index], at_least=at_least)
 
     def images(self, image_size):
         """Read all photos, each squeezed into a square.
@@ -114,7 +116,7 @@ class Dataset:
         """
         out = np.empty((len(self), image_size, image_size, 3), dtype=np.uint8)
         for row in range(len(self)):
-            out[row] = resize_image(self.image(row), image_size)
+            out[row] = resize_image(self.image(row, at_least=image_size), image_size)
         return out
 
     def subset(self, rows):
@@ -251,25 +253,43 @@ class Dataset:
         return self.class_names[value] if isinstance(stratify, str) and stratify == "labels" else f"stratum {value}"
 
 
-def load_dataset(name):
-    """Load one of the data sets of this book from its pip package.
+def load_dataset(name, *, class_names=None, progress=None):
+    """Load one of the data sets of this book, a folder of your own photos, or a data set that downloads.
+
+    From a folder each file is read once. What cannot be used (cut off, empty, no photo, called .jpg and is something
+    else) stands with its reason in `left_out`.
 
     Args:
-        name: "solar_cells", "faces" or "textiles".
+        name: "solar_cells", "faces" or "textiles" (from their pip packages); the path of a folder with one subfolder a
+            class; "flowers" (downloads 229 MB, once); or "tfds:NAME", an image classification set of TensorFlow Datasets.
+        class_names: of a folder only: the classes to expect, in this order, as for test photos of a classifier; the folder
+            may lack some of them, but have no others. None takes the names of the subfolders, sorted.
+        progress: of a folder only: function that is called with (files read, files in all) now and then.
 
     Returns:
         `Dataset`. `solar_cells` knows of each photo `class`, `probability` (of a defect: 0, 1/3, 2/3 or 1) and `wafer`
-        ("mono" or "poly"); `faces` knows `person`; `textiles` knows `class`.
+        ("mono" or "poly"); `faces` knows `person`; `textiles` knows `class`; a folder knows `class`, `subfolder` (what
+        lies together in one folder below a class; of a photo that lies alone, its own path) and `sha256` of each file;
+        TensorFlow's sets know `class` and `part` ("train", "test").
 
     Raises:
-        ValueError: there is no such data set; the message lists those there are.
+        ValueError: there is no such data set or folder (the message lists those there are), or the folder holds no
+            classes or no photos that can be used.
         ModuleNotFoundError: its package is not installed; the message gives the line that installs it.
+        ConnectionError: it downloads, and the network does not; the message says what to do instead.
 
-    Explained in notebooks/03_feature_extraction.ipynb.
+    Explained in notebooks/03_feature_extraction.ipynb; folders in notebooks/04_your_own_photos.ipynb.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"there is no data set {name!r}; there are {', '.join(map(repr, _LOADERS))}")
-    return _LOADERS[name]()
+    if name in _LOADERS:
+        return _LOADERS[name]()
+    if isinstance(name, str) and name.startswith("tfds:"):
+        return _tfds(name)
+    if not Path(name).is_dir():
+        raise ValueError(
+            f"there is no data set {str(name)!r} and no folder of this name; there are {', '.join(map(repr, _LOADERS))}, "
+            "'tfds:NAME', and the path of a folder with one subfolder a class"
+        )
+    return _folder(Path(name), class_names, progress)
 
 
 def load_photo(name):
@@ -398,6 +418,78 @@ def _textiles():
     )
 
 
+def _flowers():
+    folder = fetch_archive("flowers", **FLOWERS) / "flower_photos"
+    class_names = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    files, labels = _files_of([folder / name for name in class_names], "*.jpg")
+    return Dataset(
+        name="flowers",
+        files=files,
+        labels=labels,
+        class_names=class_names,
+        metadata={"class": np.array(class_names)[labels]},
+        card=Card(
+            title="Flowers: photos of five kinds of flowers, in colour, of many sizes",
+            source=f"photographers on Flickr, collected by the TensorFlow authors 2019; downloaded from {FLOWERS['url']}",
+            licence=f"CC BY 2.0; the photographers are named in {folder / 'LICENSE.txt'}",
+            citation="The TensorFlow Team, Flowers, January 2019",
+            classes={name: f"photos found under the word {name}" for name in class_names},
+            groups="photographers: LICENSE.txt names them by file; photos by one person may show one and the same plant",
+            notes="daisy is one of the 1,000 classes of ImageNet, and the other four are the like: the network has learned from "
+            "flowers, perhaps from some of these photos",
+        ),
+    )
+
+
+def _tfds(name):
+    files, labels, class_names, parts, info = read_tfds(fetch_tfds(name.removeprefix("tfds:")))
+    return Dataset(
+        name=name,
+        files=files,
+        labels=labels,
+        class_names=class_names,
+        metadata={"class": np.array(class_names)[labels], "part": parts},
+        card=Card(
+            title=f"{info['name']} {info['version']}, from TensorFlow Datasets",
+            source=info["homepage"] or "see its page in TensorFlow's catalogue",
+            licence=info["licence"] or "not stated by TensorFlow Datasets: look at its homepage",
+            citation=" ".join(info["citation"].split()) or "not stated",
+            classes={class_name: "one class" for class_name in class_names},
+            groups="not known; 'part' is how its authors split it",
+            notes=f"{left_out:,} photos without a label are left out"
+            if (left_out := sum(split["left_out"] for split in info["splits"].values())) else "",
+        ),
+    )
+
+
+def _folder(folder, class_names, progress):
+    contents = scan_folder(folder, class_names=class_names, progress=progress)
+    labels, names = np.array(contents.labels, dtype=np.int64), contents.class_names
+    licences = [path.name for path in folder.iterdir() if path.stem.lower() in ("license", "licence", "copying")]
+    return Dataset(
+        name=shown(folder.resolve().name),
+        files=contents.files,
+        labels=labels,
+        class_names=names,
+        metadata={
+            "class": np.array(names)[labels],
+            "subfolder": np.array(contents.subfolders),
+            "sha256": np.array(contents.sha256),
+        },
+        left_out=contents.left_out,
+        card=Card(
+            title=f"{shown(folder.resolve().name)}: a folder of photos",
+            source="a folder on this machine",
+            licence=f"see {', '.join(licences)} in the folder" if licences else "not stated in the folder: ask who took the photos",
+            citation="none",
+            classes={name: f"{count:,} photos" for name, count in zip(names, np.bincount(labels))},
+            groups="'subfolder': photos in one folder below a class folder belong together (one object, one day); "
+            "split(groups='subfolder') keeps them on one side",
+            notes="who can be seen in the photos, and have they agreed?",
+        ),
+    )
+
+
 def _files_of(folders, pattern):
     files, labels = [], []
     for label, folder in enumerate(folders):
@@ -407,7 +499,8 @@ def _files_of(folders, pattern):
     return tuple(files), np.array(labels, dtype=np.int64)
 
 
-_LOADERS = {"solar_cells": _solar_cells, "faces": _faces, "textiles": _textiles}
+PACKAGED = {"solar_cells": _solar_cells, "faces": _faces, "textiles": _textiles}
+_LOADERS = {**PACKAGED, "flowers": _flowers}  # flowers downloads
 
 _PHOTOS = {
     "astronaut": "astronaut.png",

@@ -1,51 +1,103 @@
-"""One file → one RGB array, and one array → the size a network takes.
+"""One file → one RGB array, safely, and one array → the size a network takes.
 
-Explained in notebooks/02_what_a_network_knows.ipynb.
+Explained in notebooks/02_what_a_network_knows.ipynb; hostile files in notebooks/04_your_own_photos.ipynb.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import mmap
+import os
+import stat
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["read_image", "resize_image"]
+__all__ = ["read_image", "resize_image", "shown"]
+
+# What is tried at all (an MPO, several pictures, begins as a JPEG): other readers of Pillow start other programs (EPS), or
+# read what no camera writes.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+# 67 million pixels, 8,192 × 8,192. A file of a few kB can announce billions: a decompression bomb.
+MAX_PIXELS = 2**26
+MAX_SCANS = 100  # a progressive JPEG has about ten
+
+_ONE_BIG = threading.Lock()  # large pictures are decoded one at a time, however many threads read
+_BEGINNINGS = (  # of files that often lie among photos and are none
+    (b"<!doctype html", "a web page"), (b"<html", "a web page"), (b"<?xml", "an XML or SVG file"), (b"<svg", "an SVG drawing"),
+    (b"%pdf", "a PDF"), (b"pk\3\4", "a zip archive"), (b"%!ps", "a PostScript file"), (b"8bps", "a Photoshop file"),
+    (b"mz", "a Windows program"), (b"\x7felf", "a program"),
+)
+_GREYS = ("1", "L", "LA", "La")
+_HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+
+# A damaged file makes Pillow warn and log. Whatever matters becomes a ValueError here; and catching warnings around each
+# file would not be safe in threads.
+for _kind in (UserWarning, Image.DecompressionBombWarning):
+    warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def read_image(path):
+def read_image(path, *, at_least=None):
     """Read one photo as the eye would see it, always as RGB.
 
-    A photo on disk may be turned (EXIF orientation), grey, half transparent or 16 bits deep. A network takes one
-    form only. Transparency is laid over white; 16-bit grey is divided by 257, so that 65,535 becomes 255.
+    A photo on disk may be turned (EXIF orientation), grey, half transparent, 16 bits deep, made for print (CMYK), or in
+    the colours of another screen (ICC profile). A network takes one form only. Transparency is laid over white, colours
+    are brought to sRGB, and 16-bit grey is divided by 257, so that 65,535 becomes 255. (Of 16-bit colour Pillow keeps
+    the higher byte, which is at most one of 255 steps away from that.) Of several pictures in a file the first counts.
 
     Args:
-        path: file in a format that Pillow reads (JPEG, PNG, PGM, …).
+        path: file in JPEG, PNG, GIF, BMP, WebP, TIFF or PGM/PPM.
+        at_least: side in pixels that you will resize the photo to. A JPEG that is much larger is then decoded at 1/2,
+            1/4 or 1/8 of its size, never below twice this side, which is several times as fast. None decodes all of it.
 
     Returns:
         uint8 array, (height, width, 3), RGB 0..255.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no photo that can be read; the message names it.
+        ValueError: the file is no photo that can be read, or has more than 67 million pixels; the message names it.
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
+    return decode(path, at_least=at_least)[0]
+
+
+def decode(path, *, at_least=None):
+    """`read_image`, and what kind of file it was: (uint8 array, "JPEG" or another of `FORMATS`)."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; check the path, or that it is a file and not a folder")
     try:
-        with Image.open(path) as file:
-            photo = ImageOps.exif_transpose(file)
-            if photo.mode.startswith("I;16") or photo.mode == "I":
-                grey = np.asarray(photo, dtype=np.int64)
-                return np.repeat(np.clip(np.rint(grey / 257), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            if photo.has_transparency_data:
-                photo = photo.convert("RGBA")
-                photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-            return np.asarray(photo.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a photo that can be read ({error}); convert it to JPEG or PNG") from error
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = stat.S_IFDIR
+    except OSError as error:  # no permission, or a link that leads in a circle
+        raise ValueError(f"{shown(path)}: not a photo that can be read ({error.strerror}); look at its permissions") from error
+    if stat.S_ISDIR(mode):
+        raise FileNotFoundError(
+            f"{shown(path)}: there is no such file; check the path, or that it is a file and not a folder"
+        )
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+        raise ValueError(f"{shown(path)}: not a photo that can be read (a pipe, socket or device)")
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            _look_before_decoding(file, path)
+            if at_least is not None:
+                file.draft(None, (2 * at_least, 2 * at_least))
+            with _ONE_BIG if file.width * file.height > MAX_PIXELS // 4 else contextlib.nullcontext():
+                white_is_zero = file.format == "TIFF" and file.tag_v2.get(262) == 0
+                return _to_rgb(_upright(file), white_is_zero), file.format
+    except Exception as error:  # a damaged file can fail in any way
+        reason = _what_it_is(path) if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
+        if "truncated" in reason.lower():
+            reason = f"cut off: {reason}"
+        raise ValueError(
+            f"{shown(path)}: not a photo that can be read ({reason}); convert it to JPEG or PNG"
+        ) from error
 
 
 def resize_image(image, size, *, crop=False):
@@ -79,3 +131,104 @@ def resize_image(image, size, *, crop=False):
         top, left = (height - side) // 2, (width - side) // 2
         image = image[top : top + side, left : left + side]
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def shown(path):
+    """A file name as one line that can be printed anywhere.
+
+    A name may hold line breaks, commands to the terminal, or bytes that are no text: they are written as escapes.
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        str, printable, that UTF-8 can encode.
+
+    Explained in notebooks/04_your_own_photos.ipynb.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _upright(file):
+    """The decoded picture, turned as its EXIF says; where the EXIF is damaged, as it is stored."""
+    file.load()
+    try:
+        return ImageOps.exif_transpose(file) if file.getexif().get(0x0112, 1) != 1 else file
+    except Exception:  # anything may stand in a damaged EXIF; the pixels are whole
+        return file
+
+
+def _look_before_decoding(file, path):
+    """Raise an error where a small file would take much memory or time, or where checksums are wrong, before it is decoded."""
+    if file.width * file.height > MAX_PIXELS:
+        raise ValueError(f"{file.width:,} × {file.height:,} pixels, {MAX_PIXELS:,} are the limit")
+    if file.format == "TIFF" and file.tag_v2.get(322, 1) * file.tag_v2.get(323, 1) > MAX_PIXELS:
+        raise ValueError("its tiles are larger than any picture may be")
+    if file.format == "PPM" and file.tile[0][0] != "raw" and file.width * file.height > MAX_PIXELS // 16:
+        raise ValueError("a PGM or PPM of a rare kind that takes very long to read")
+    if file.format == "PNG":  # Pillow does not compare the checksums of pixels as it decodes them
+        with Image.open(path, formats=("PNG",)) as again:
+            again.verify()
+    if file.format == "JPEG" and file.info.get("progressive"):
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            place = -1
+            for _ in range(MAX_SCANS + 1):  # each goes over the whole picture once more
+                place = data.find(b"\xff\xda", place + 1)
+                if place < 0:
+                    return
+        raise ValueError(f"a progressive JPEG of more than {MAX_SCANS} scans")
+
+
+def _to_rgb(photo, white_is_zero=False):
+    if photo.mode.startswith("I;16") or photo.mode == "I" and photo.format == "PPM":
+        level = np.rint(np.arange(65536) / 257).astype(np.uint8)
+        if white_is_zero:
+            level = level[::-1]
+        deep = np.asarray(photo)
+        grey = level[deep]
+        if isinstance(clear := photo.info.get("transparency"), int):  # one grey that is transparent
+            grey[deep == clear] = 255
+        return np.repeat(grey[..., None], 3, axis=2)
+    if photo.mode in ("I", "F"):
+        raise ValueError("32-bit or signed numbers, whose range nobody knows")
+    mode, alpha = photo.mode, None
+    if photo.has_transparency_data:
+        photo = photo if mode == "RGBA" else photo.convert("RGBA")
+        alpha = photo.getchannel("A")
+    rgb = _to_srgb(photo, mode)
+    if alpha is not None:
+        rgb.paste("white", mask=ImageOps.invert(alpha))
+    return np.asarray(rgb)
+
+
+def _to_srgb(photo, mode):
+    """RGB in the colours of sRGB; a profile that is broken, or of another kind than the file's `mode`, counts as none."""
+    if profile := photo.info.get("icc_profile"):
+        from PIL import ImageCms
+
+        with contextlib.suppress(Exception):  # profiles are small programs, and damaged ones fail in any way
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            space = profile.profile.xcolor_space.strip()
+            plain = None
+            if space == "GRAY" and mode in _GREYS:
+                plain = photo.getchannel("R") if photo.mode == "RGBA" else photo.convert("L")
+            elif space == "CMYK" and mode == "CMYK":
+                plain = photo
+            elif space == "RGB" and mode not in (*_GREYS, "CMYK") and "sRGB" not in (profile.profile.profile_description or ""):
+                plain = photo.convert("RGB")
+            if plain is not None:
+                return ImageCms.profileToProfile(plain, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return photo if photo.mode == "RGB" else photo.convert("RGB")
+
+
+def _what_it_is(path):
+    """A guess for the message, where it is no photo."""
+    with open(path, "rb") as file:
+        beginning = file.read(512)
+    if not beginning:
+        return "the file is empty"
+    if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIC:
+        return "HEIC, the format of recent phones: let the phone save JPEG ('most compatible')"
+    text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), "it is no photo")
