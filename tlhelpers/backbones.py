@@ -1,7 +1,8 @@
-"""Networks that have learned ImageNet, from pip packages, as Keras models that take RGB 0..255.
+"""Networks that have learned ImageNet, as Keras models that take RGB 0..255.
 
-The packages carry PyTorch files. They are read here without PyTorch, in three steps that each stand alone:
+Three come in pip packages, as PyTorch files. They are read here without PyTorch, in three steps that each stand alone:
 `read_weights` (bytes → arrays), `build_network` (the architecture, EfficientNet-Lite), `load_backbone` (both together).
+All others are those of keras.applications, whose weights Keras downloads: `build_keras_network`.
 
 References:
     Tan and Le 2019, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, arXiv:1905.11946.
@@ -12,11 +13,16 @@ Explained in notebooks/02_what_a_network_knows.ipynb.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import json
 import math
 import pickle
+import re
+import sys
+import traceback
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +32,7 @@ import numpy as np
 
 from tlhelpers.datasets import package_folder
 
-__all__ = ["BACKBONES", "Backbone", "build_classifier", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "load_backbone"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,29 @@ BACKBONES = {
     ),
 }
 
+# What keras.applications has, and the side in pixels that each was trained for.
+KERAS_BACKBONES = {
+    name: image_size
+    for image_size, names in (
+        (224, "ConvNeXtTiny ConvNeXtSmall ConvNeXtBase ConvNeXtLarge ConvNeXtXLarge"),
+        (224, "DenseNet121 DenseNet169 DenseNet201 EfficientNetB0 EfficientNetV2B0"),
+        (224, "MobileNet MobileNetV2 MobileNetV3Small MobileNetV3Large NASNetMobile"),
+        (224, "ResNet50 ResNet101 ResNet152 ResNet50V2 ResNet101V2 ResNet152V2 VGG16 VGG19"),
+        (240, "EfficientNetB1 EfficientNetV2B1"),
+        (260, "EfficientNetB2 EfficientNetV2B2"),
+        (299, "InceptionV3 InceptionResNetV2 Xception"),
+        (300, "EfficientNetB3 EfficientNetV2B3"),
+        (331, "NASNetLarge"),
+        (380, "EfficientNetB4"),
+        (384, "EfficientNetV2S"),
+        (456, "EfficientNetB5"),
+        (480, "EfficientNetV2M EfficientNetV2L"),
+        (528, "EfficientNetB6"),
+        (600, "EfficientNetB7"),
+    )
+    for name in names.split()
+}
+
 # One row a stage of the unscaled network: blocks, kernel size, stride, expansion, channels out (Tan and Le 2019, table 1).
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -102,25 +131,27 @@ class Backbone:
     """A network that has learned ImageNet, without its last layer.
 
     Attributes:
-        name: what `load_backbone` was called with.
+        name: as in `BACKBONES` or in keras.applications.
         image_size: side in pixels of the photos it takes.
         model: frozen `keras.Model`: RGB 0..255, (n, image_size, image_size, 3) → features, float32, (n, feature_size).
         feature_size: channels of the last layer before the classifier.
-        cut_points: names of the layers at which the network can be cut, from the photo to the top. "top" is the output
-            of the last convolution (1×1), before its average over height and width.
+        cut_points: names of the places at which the network can be cut, from the photo to the top. "top" is what the
+            last convolution gives, before its average over height and width.
+        cut_layers: cut point → name of the layer whose output it is, in `model` and in every classifier built on it (in
+            ConvNeXt the sums at which it can be cut are no layers: look for the name in `model.operations`).
         class_names: the 1,000 ImageNet classes, in the order of `classifier`.
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
 
-    def __init__(self, name, model, source, weights):
+    def __init__(self, name, model, cut_layers, make_classifier):
         self.name = name
         self.model = model
         self.image_size = model.input_shape[1]
         self.feature_size = model.output_shape[-1]
-        self.cut_points = _CUT_POINTS
-        self._source = source
-        self._weights = weights
+        self.cut_layers = dict(cut_layers)
+        self.cut_points = tuple(cut_layers)
+        self._make_classifier = make_classifier
 
     def __repr__(self):
         return (
@@ -130,9 +161,11 @@ class Backbone:
 
     @cached_property
     def classifier(self):
-        """The whole network: RGB 0..255 → 1,000 ImageNet probabilities (layer "logits" has them before softmax)."""
-        kernel, bias = self._weights["_fc.weight"].T, self._weights["_fc.bias"]
-        return _with_head(self.model, kernel, bias, name=f"{self.name}_imagenet")
+        """The whole network: RGB 0..255 → 1,000 ImageNet probabilities (layer "logits" has them before softmax).
+
+        For a network of keras.applications this is a second download, at the image size it was trained for only.
+        """
+        return self._make_classifier()
 
     @cached_property
     def class_names(self):
@@ -145,7 +178,7 @@ class Backbone:
 
         Args:
             cut_point: one name of `cut_points`, or a list of them for several outputs; None is the last.
-            pool: average over the picture's height and width.
+            pool: average over the picture's height and width; the last cut point then gives what `model` gives.
 
         Returns:
             frozen `keras.Model`: RGB 0..255 → (n, channels) or, with pool=False, (n, height, width, channels). It shares
@@ -165,45 +198,66 @@ class Backbone:
                 f"cut_point={cut_point!r}: {self.name} can be cut at {', '.join(self.cut_points)}; give one of these names, "
                 "or a list in which none stands twice"
             )
-        outputs = [self.model.get_layer(name).output for name in names]
-        if pool:
-            outputs = [keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(x) for name, x in zip(names, outputs)]
+        operations = {operation.name: operation for operation in self.model.operations}
+        outputs = []
+        for name in names:
+            x = operations[self.cut_layers[name]].output
+            if pool and name == self.cut_points[-1]:  # not averaged here: ConvNeXt normalises what it has averaged
+                x = self.model.output
+            elif pool:
+                x = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(x)
+            outputs.append(x)
         model = keras.Model(self.model.input, outputs[0] if single else outputs, name=f"{self.name}_to_{names[-1]}")
         model.trainable = False
         return model
 
 
 def load_backbone(name, *, image_size=None):
-    """Load a network that has learned ImageNet, with its weights, from its pip package.
+    """Load a network that has learned ImageNet, with its weights: from its pip package, or by Keras from the network.
 
-    The model takes RGB 0..255: its first layer does the scaling that the network was trained with, (x − 127) / 128.
+    The model takes RGB 0..255: its first layers do the scaling that the network was trained with.
 
     Args:
-        name: "efficientnet_lite0", "efficientnet_lite1" or "efficientnet_lite2".
-        image_size: side in pixels of the photos that it shall take, 32 or more; None is the size it was trained for
-            (224, 240, 260). The weights are the same for every size.
+        name: "efficientnet_lite0", "efficientnet_lite1" or "efficientnet_lite2"; or a network of keras.applications,
+            like "MobileNetV2" or "resnet50" (any case, with or without underscores), which Keras downloads once.
+        image_size: side in pixels of the photos that it shall take, 32 or more (some networks need more); None is the
+            size it was trained for, 224 for most. The weights are the same for every size, but MobileNet and
+            MobileNetV2 have others for photos of 96 (V2 only), 128, 160 and 192 pixels.
 
     Returns:
-        `Backbone`.
+        `Backbone`. The cut points of a network of keras.applications are "stage_1", "stage_2", …, "top": one for each
+        size that its maps have, at the last layer of that size through which everything passes (NASNet has side paths
+        everywhere but at its ends: there, the last layer of that size).
 
     Raises:
         ValueError: there is no such backbone (the message lists those there are), the image size is too small, or the
             file of weights is not the one that was published.
         ModuleNotFoundError: the package is not installed; the message gives the line that installs it.
+        ConnectionError: Keras could not download the weights; the message says what to do instead.
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"there is no backbone {name!r}; there are {', '.join(map(repr, BACKBONES))}")
-    source = BACKBONES[name]
-    size = source.image_size if image_size is None else image_size
+    keras_name = _KERAS_NAMES.get(_plain(name))
+    if name not in BACKBONES and keras_name is None:
+        close = difflib.get_close_matches(_plain(name), _KERAS_NAMES, n=3) or ["mobilenetv2"]
+        raise ValueError(
+            f"there is no backbone {name!r}; there are {', '.join(map(repr, BACKBONES))}, and with a network connection "
+            f"any of keras.applications, such as {' or '.join(repr(_KERAS_NAMES[match]) for match in close)}"
+        )
+    trained_for = BACKBONES[name].image_size if name in BACKBONES else KERAS_BACKBONES[keras_name]
+    size = trained_for if image_size is None else image_size
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 32:
         raise ValueError(f"image_size is {size!r}; expected a whole number of pixels, 32 or more")
+    if name not in BACKBONES:
+        return _load_keras_backbone(keras_name, int(size))
+    source = BACKBONES[name]
     weights = read_weights(package_folder(source.module, source.requirement) / source.file, source.sha256)
     model = build_network(name, int(size))
     _set_weights(model, weights)
     model.trainable = False
-    return Backbone(name, model, source, weights)
+    kernel, bias = weights["_fc.weight"].T, weights["_fc.bias"]
+    cut_layers = {cut_point: cut_point for cut_point in _CUT_POINTS}
+    return Backbone(name, model, cut_layers, lambda: with_head(model, kernel, bias, name=f"{name}_imagenet"))
 
 
 def build_network(name, image_size):
@@ -269,44 +323,44 @@ def build_network(name, image_size):
     return keras.Model(photos, x, name=name)
 
 
-def build_classifier(backbone, class_names, *, head=None):
-    """Put a new last layer on a copy of the backbone.
-
-    The copy has weights of its own: training the classifier leaves `backbone` as it was. All layers of the copy are
-    frozen, the new last layer is not.
+def build_keras_network(name, image_size, *, weights="imagenet", top=False):
+    """Build a network of keras.applications, with its own preprocessing inside.
 
     Args:
-        backbone: `Backbone`.
-        class_names: k names, in the order of the labels.
-        head: what `train_head` returned; None starts with zeros, so that all classes are equally probable.
+        name: as keras.applications spells it.
+        image_size: side in pixels.
+        weights: "imagenet" (downloaded by Keras), or None (random: what training from scratch starts from).
+        top: with the last layer, the one that tells ImageNet's 1,000 classes.
 
     Returns:
-        `keras.Model`: RGB 0..255, (n, image_size, image_size, 3) → probabilities, float32, (n, k). Layer "logits" is
-        the new last layer, "probabilities" its softmax. `classifier.class_names` has the names.
+        `keras.Model`: RGB 0..255, (n, image_size, image_size, 3) → features, (n, channels), or with `top`
+        probabilities, (n, 1000), from layers "logits" and "probabilities".
 
     Raises:
-        ValueError: head and class names, or head and backbone, do not fit each other.
+        ValueError: the image size is too small, or the file of weights is not the one that was published.
+        ConnectionError: the weights could not be downloaded.
 
-    Explained in notebooks/03_feature_extraction.ipynb.
+    Explained in notebooks/02_what_a_network_knows.ipynb.
     """
-    class_names = tuple(str(name) for name in class_names)
-    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise ValueError(f"class_names is {class_names}; expected at least two names, all different")
-    shape = (backbone.feature_size, len(class_names))
-    kernel = np.zeros(shape, np.float32) if head is None else head.kernel
-    bias = np.zeros(shape[1], np.float32) if head is None else head.bias
-    if kernel.shape != shape:
-        raise ValueError(
-            f"the head takes {kernel.shape[0]} features to {kernel.shape[1]} classes, but {backbone.name} gives "
-            f"{shape[0]} features and there are {shape[1]} class names; train the head on features of this backbone, "
-            "last cut point, with the labels of these classes"
-        )
-    network = build_network(backbone.name, backbone.image_size)
-    network.set_weights(backbone.model.get_weights())
-    network.trainable = False
-    classifier = _with_head(network, kernel, bias, name=f"{backbone.name}_classifier")
-    classifier.class_names = class_names
-    return classifier
+    import keras
+
+    application = getattr(keras.applications, name)
+    photos = keras.Input((image_size, image_size, 3), name="photos")
+    x = _preprocessing(application, photos)
+    options = {"include_top": True, "classifier_activation": None} if top else {"include_top": False, "pooling": "avg"}
+    try:
+        with warnings.catch_warnings():  # that MobileNet's weights for 224 pixels are taken: load_backbone says so
+            warnings.filterwarnings("ignore", ".*Weights for input shape", UserWarning)
+            network = application(weights=weights, input_tensor=x, input_shape=(image_size, image_size, 3), **options)
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        raise _explained(error, name, image_size) from error
+    x = network.output
+    if top:
+        for layer in network.layers:
+            if layer.name == "logits":  # MobileNetV3 calls so what is still a map, (n, 1, 1, 1000)
+                layer.name = "logits_map"
+        x = keras.layers.Softmax(name="probabilities")(keras.layers.Identity(name="logits")(x))
+    return keras.Model(photos, x, name=f"{name}_imagenet" if top else name)
 
 
 def read_weights(path, sha256):
@@ -463,10 +517,144 @@ def _scaled(channels, width):
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
-def _with_head(network, kernel, bias, name):
+def with_head(network, kernel, bias, name):
+    """Put a last layer on a network: features → "logits" → "probabilities".
+
+    Args:
+        network: `keras.Model` that gives features, (n, channels).
+        kernel, bias: float32 arrays, (channels, k) and (k,).
+        name: of the new model.
+
+    Returns:
+        `keras.Model` that shares the network's weights.
+    """
     import keras
 
     logits = keras.layers.Dense(kernel.shape[1], name="logits", kernel_initializer="zeros")
     probabilities = keras.layers.Softmax(name="probabilities")(logits(network.output))
     logits.set_weights([kernel, bias])
     return keras.Model(network.input, probabilities, name=name)
+
+
+def _plain(name):
+    return re.sub(r"[-_ ]", "", str(name)).lower()
+
+
+_KERAS_NAMES = {_plain(name): name for name in KERAS_BACKBONES}
+
+
+def _load_keras_backbone(name, image_size, weights="imagenet"):
+    model = build_keras_network(name, image_size, weights=weights)
+    cut_layers = _find_cut_layers(model)
+    model.trainable = False
+
+    def make_classifier():
+        if image_size != KERAS_BACKBONES[name]:
+            raise ValueError(
+                f"{name} was loaded for photos of {image_size} pixels, but its classifier takes "
+                f"{KERAS_BACKBONES[name]}: use load_backbone({name!r}).classifier, without image_size"
+            )
+        classifier = build_keras_network(name, image_size, weights=weights, top=True)
+        classifier.trainable = False
+        return classifier
+
+    return Backbone(name, model, cut_layers, make_classifier)
+
+
+def _preprocessing(application, photos):
+    """What the network's own `preprocess_input` does to RGB 0..255, as layers, which are saved with the model.
+
+    It scales and shifts each channel, for some networks (VGG, ResNet) after turning RGB into BGR. How, is measured on
+    single pixels; for networks that scale their photos inside (EfficientNet, ConvNeXt, MobileNetV3) it is nothing.
+    """
+    import keras
+
+    preprocess_input = sys.modules[application.__module__].preprocess_input
+
+    def prepared(pixels):
+        return np.array(preprocess_input(np.array(pixels, np.float64)[None, None], data_format="channels_last"))[0, 0]
+
+    offset = prepared(np.zeros((1, 3)))[0]
+    slopes = (prepared(255 * np.eye(3)) - offset) / 255  # row: channel that goes in, column: channel that comes out
+    order = np.abs(slopes).argmax(axis=0)
+    scale = slopes[order, range(3)]
+    pixels = np.random.default_rng(0).uniform(0, 255, (100, 3))
+    bgr = order.tolist() == [2, 1, 0]
+    if not (bgr or order.tolist() == [0, 1, 2]) or not np.allclose(pixels[:, order] * scale + offset, prepared(pixels)):
+        raise ValueError(
+            f"{application.__name__}: this version of Keras prepares photos in a way that is not known here (more than "
+            "to scale and shift each channel); install the version that tlhelpers names"
+        )
+    x = keras.ops.flip(photos, axis=-1) if bgr else photos
+    if not bgr and np.allclose(scale, 1) and np.allclose(offset, 0):
+        return x
+    return keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), name="preprocessing")(x)
+
+
+def _find_cut_layers(model):
+    """Cut points of a network of keras.applications: one for each size of maps.
+
+    Only sizes from which on all maps are smaller count, behind the first layer with weights: an average over the whole
+    picture in a side path (squeeze-and-excite) is no stage, neither are margins that padding adds or cropping removes.
+    """
+    import keras
+
+    operations = model.operations  # in an order in which each stands behind those it takes its input from
+    place = {id(operation): number for number, operation in enumerate(operations)}
+    nodes = [operation._inbound_nodes[0] for operation in operations]
+    everything_passes = np.ones(len(operations), bool)
+    for number, node in enumerate(nodes):
+        for tensor in node.input_tensors:  # whatever stands between the two ends of a connection is passed by
+            everything_passes[place[id(tensor._keras_history.operation)] + 1 : number] = False
+    first = min(place[id(layer)] for layer in model.layers if layer.trainable_weights)
+
+    layers_of = {}  # size → places of the layers that give maps of it
+    for number, (operation, node) in enumerate(zip(operations, nodes)):
+        shape = node.output_tensors[0].shape
+        # the output of a model inside the model is not where the outer one goes on
+        unfit = isinstance(operation, (keras.Model, keras.layers.ZeroPadding2D, keras.layers.Cropping2D))
+        if number >= first and len(shape) == 4 and not unfit:
+            layers_of.setdefault(shape[1:3], []).append(number)
+    found, largest = [], 0
+    for (height, width), places in sorted(layers_of.items(), key=lambda item: item[1][-1], reverse=True):
+        if height * width > largest:
+            largest = height * width
+            found.append(max([number for number in places if everything_passes[number]], default=places[-1]))
+    names = [operations[number].name for number in reversed(found)]
+    return dict(zip([*(f"stage_{number}" for number in range(1, len(names))), "top"], names))
+
+
+def _explained(error, name, image_size):
+    """What went wrong when Keras built a network, as an error that says what to do.
+
+    Keras does not always say which file it was about. Its functions know: the address is `origin` in one of them, the
+    file `download_target` or `weights_path`.
+    """
+    known = {}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for key in ("origin", "download_target", "weights_path"):
+            if key in frame.f_locals:
+                known[key] = frame.f_locals[key]
+    if "download_target" in known:
+        address, file = known["origin"], known["download_target"]
+        instead = f"save {address} by hand as {file}, or use 'efficientnet_lite0', whose weights come with pip"
+        if isinstance(error, ValueError):
+            return ValueError(
+                f"{file}: not the file that was published for {name}, it has another hash; something between here and "
+                f"{address} has changed it or cut it off: load it again, {instead}"
+            )
+        return ConnectionError(
+            f"{name}: Keras could not download the weights from {address} ({error.__context__ or error}); try again "
+            f"with a network connection, {instead}"
+        )
+    if "weights_path" in known:
+        return ValueError(
+            f"{known['weights_path']}: not the weights of {name}, or damaged ({error}); delete this file and load the "
+            "backbone again, so that Keras downloads it anew"
+        )
+    smallest = re.search(r"size must be at least (\d+)", str(error))
+    if smallest:
+        return ValueError(f"image_size is {image_size}; {name} takes photos of {smallest[1]} pixels or more")
+    return ValueError(
+        f"{name} cannot be built for image_size={image_size} ({error}); it was trained for {KERAS_BACKBONES[name]}"
+    )
