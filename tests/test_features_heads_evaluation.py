@@ -71,13 +71,105 @@ def test_batches_of_no_photos_are_refused(cells, small, batch_size):
         tl.extract_features(cells, small, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("row", [0, 4, 19])
-def test_a_photo_that_cannot_be_read_is_named_whichever_batch_it_is_in(cells, small, tmp_path, row):
+@pytest.fixture
+def broken(cells, tmp_path):
+    """A function that puts a file that is no photo into rows of the cells."""
     (tmp_path / "broken.png").write_bytes(b"no photo")
-    files = [*cells.files[:row], tmp_path / "broken.png", *cells.files[row + 1 :]]
-    broken = tl.Dataset("broken", files, cells.labels, cells.class_names, cells.card)
-    with pytest.raises(ValueError, match=r"broken\.png: not a photo"):
-        tl.extract_features(broken, small, cut_point="stem", batch_size=4)
+
+    def put(*rows):
+        files = [tmp_path / "broken.png" if row in rows else file for row, file in enumerate(cells.files)]
+        return tl.Dataset("broken", files, cells.labels, cells.class_names, cells.card)
+
+    return put
+
+
+@pytest.mark.parametrize("rows", [(0,), (4,), (19,), (0, 3, 4, 19)])
+def test_photos_that_cannot_be_read_are_named_and_end_nothing_whichever_batch_they_are_in(cells, small, broken, rows):
+    with pytest.warns(UserWarning, match=rf"broken: {len(rows)} of 20 photos cannot be read.*broken\.png: not a photo"):
+        features = tl.extract_features(broken(*rows), small, cut_point="stem", batch_size=4)
+    whole = tl.extract_features(cells, small, cut_point="stem", batch_size=4)
+    others = np.setdiff1d(np.arange(20), rows)
+    assert np.isnan(features[list(rows)]).all() and np.array_equal(features[others], whole[others])
+
+
+def test_where_no_photo_can_be_read_there_is_nothing_to_go_on_with(small, broken):
+    with pytest.raises(ValueError, match=r"broken: none of its 20 photos can be read; the first: .*broken\.png"):
+        tl.extract_features(broken(*range(20)), small, cut_point="stem")
+
+
+def test_a_head_leaves_out_photos_that_could_not_be_read(cell_features, cells):
+    features = cell_features.copy()
+    features[[2, 11]] = np.nan
+    with pytest.warns(UserWarning, match="2 of 20 photos could not be read and are left out"):
+        head = tl.train_head(features, cells.labels, strength=0.01)
+    kept = np.setdiff1d(np.arange(20), [2, 11])
+    assert np.array_equal(head.kernel, tl.train_head(cell_features[kept], cells.labels[kept], strength=0.01).kernel)
+
+
+def test_evaluate_leaves_out_and_names_photos_that_can_no_longer_be_read(cells, small, cell_features, broken):
+    classifier = tl.build_classifier(small, cells.class_names, head=tl.train_head(cell_features, cells.labels, strength=0.01))
+    report, whole = tl.evaluate(classifier, broken(3, 7)), tl.evaluate(classifier, cells)
+    kept = np.setdiff1d(np.arange(20), [3, 7])
+    assert report.n == 18 and np.array_equal(report.labels, cells.labels[kept])
+    assert np.allclose(report.probabilities, whole.probabilities[kept], atol=1e-5)
+    assert [path.name for path, _ in report.left_out] == ["broken.png"] * 2 and "18 photos, 2 left out" in str(report)
+
+
+# --- what is kept on disk -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
+    return lambda: sorted((tmp_path / "cache").glob("features/*/*"))
+
+
+def copied(dataset, folder):
+    """The same photos as files of their own, which a test may damage."""
+    folder.mkdir()
+    files = [folder / file.name for file in dataset.files]
+    for mine, file in zip(files, dataset.files):
+        mine.write_bytes(file.read_bytes())
+    return tl.Dataset("copied", files, dataset.labels, dataset.class_names, dataset.card)
+
+
+def test_kept_features_are_the_same_and_only_a_changed_photo_is_computed_again(cells, small, kept_files, tmp_path):
+    own = copied(cells, tmp_path / "photos")
+    plain = tl.extract_features(own, small, cut_point=["stage_2", "top"])
+    first = tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)
+    assert len(kept_files()) == 20 and all(np.array_equal(a, b) for a, b in zip(plain, first))
+    when = {file: file.stat().st_mtime_ns for file in kept_files()}
+    own.files[5].write_bytes(own.files[6].read_bytes())  # known by its content under another name
+    again = tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)
+    assert {file: file.stat().st_mtime_ns for file in kept_files()} == when
+    assert np.array_equal(again[1][5], first[1][6]) and np.array_equal(again[1][7], first[1][7])
+    own.files[5].write_bytes(b"no photo")
+    with pytest.warns(UserWarning, match="1 of 20 photos cannot be read"):
+        assert np.isnan(tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)[0][5]).all()
+    assert len(kept_files()) == 20  # what could not be read is not kept
+
+
+def test_features_of_another_network_size_or_cut_are_not_mixed_up(cells, small, kept_files):
+    few = cells.subset(slice(4))
+    calls = [
+        lambda cache: tl.extract_features(few, small, cache=cache),
+        lambda cache: tl.extract_features(few, small, cut_point="stage_7", cache=cache),
+        lambda cache: tl.extract_features(few, tl.load_backbone("efficientnet_lite0", image_size=96), cache=cache),
+    ]
+    kept = [call(True) for call in calls]
+    assert len({file.parent for file in kept_files()}) == 3
+    for call, features in zip(calls, kept):
+        assert np.array_equal(call(True), features) and np.allclose(call(False), features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all"])
+def test_a_damaged_file_of_features_is_computed_again(cells, small, kept_files, damage):
+    few = cells.subset(slice(4))
+    before = tl.extract_features(few, small, cache=True)
+    victim = kept_files()[1]
+    victim.write_bytes(damage)
+    assert np.array_equal(tl.extract_features(few, small, cache=True), before)
+    assert victim.stat().st_size > 1000
 
 
 def test_a_model_without_one_fixed_size_is_refused(cells):

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tlhelpers.features import predict
+from tlhelpers.features import run_model
 
 __all__ = ["Report", "evaluate", "proportion_ci"]
 
@@ -116,16 +116,17 @@ class Report:
     __repr__ = __str__
 
 
-def evaluate(classifier, dataset, *, batch_size=8):
+def evaluate(classifier, dataset, *, batch_size=8, progress=None):
     """Let a classifier say of each photo what it is, and count.
 
     Args:
         classifier: `keras.Model`: RGB 0..255, (n, size, size, 3) → probabilities, (n, k), as `build_classifier` makes it.
         dataset: `Dataset` of n photos that the classifier was not fitted on.
         batch_size: photos a step.
+        progress: function that is called with (photos done, photos in all) after each step; None calls nothing.
 
     Returns:
-        `Report`.
+        `Report`. Photos that can no longer be read are left out, and named in `left_out`.
 
     Raises:
         ValueError: the classifier has other classes, or another order of classes, than the data set.
@@ -142,10 +143,13 @@ def evaluate(classifier, dataset, *, batch_size=8):
         raise ValueError(
             f"the classifier has {classifier.output_shape[-1]} outputs, {dataset.name} has {len(dataset.class_names)} classes"
         )
-    probabilities = predict(classifier, dataset, batch_size=batch_size)
+    (probabilities, *_), unread = run_model(classifier, dataset, batch_size=batch_size, progress=progress)
+    kept = np.setdiff1d(np.arange(len(dataset)), [row for row, _ in unread])
+    probabilities = probabilities[kept]
     if np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3 or probabilities.min() < 0:
         raise ValueError("the classifier's outputs are no probabilities (they do not sum to 1); give it a softmax at its end")
-    return Report(dataset.labels, probabilities, tuple(dataset.class_names), dataset.left_out)
+    left_out = (*dataset.left_out, *((dataset.files[row], reason) for row, reason in unread))
+    return Report(dataset.labels[kept], probabilities, tuple(dataset.class_names), left_out)
 
 
 def proportion_ci(right, n):

@@ -5,6 +5,7 @@ Explained in notebooks/03_feature_extraction.ipynb.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,8 @@ def train_head(features, labels, *, strength=None, seed=0):
     into the returned kernel, so the head takes features as they are.
 
     Args:
-        features: float32 array, (n, channels), as `extract_features` returns it; training photos only.
+        features: float32 array, (n, channels), as `extract_features` returns it; training photos only. Rows that are nan
+            throughout, of photos that could not be read, are left out with a warning.
         labels: int array, (n,), with values 0..k−1, each at least once, k ≥ 2.
         strength: scikit-learn's C, above 0. None chooses it by cross-validation within these photos (three folds, lowest
             log loss); where a class has fewer than three photos it is 0.01.
@@ -88,6 +90,10 @@ def train_head(features, labels, *, strength=None, seed=0):
         )
     if not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0 or labels.min() < 0:
         raise ValueError(f"labels are {labels.dtype}; expected whole numbers 0..k−1, one a photo")
+    unread = np.isnan(features).all(axis=1)
+    if unread.any():
+        warnings.warn(f"{unread.sum():,} of {len(labels):,} photos could not be read and are left out", stacklevel=2)
+        features, labels = features[~unread], labels[~unread]
     counts = np.bincount(labels)
     if len(counts) < 2 or counts.min() == 0:
         raise ValueError(f"photos a label are {counts.tolist()}; expected at least two labels, none of them empty")
