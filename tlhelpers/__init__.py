@@ -19,24 +19,30 @@ __version__ = "0.1.0"
 _HOME = {
     "read_image": "images",
     "resize_image": "images",
+    "cache_dir": "downloads",
     "Card": "datasets",
     "Dataset": "datasets",
     "load_dataset": "datasets",
     "load_photo": "datasets",
+    "duplicate_groups": "duplicates",
+    "find_duplicates": "duplicates",
     "BACKBONES": "backbones",
     "Backbone": "backbones",
-    "build_classifier": "backbones",
     "load_backbone": "backbones",
     "extract_features": "features",
     "Head": "heads",
     "train_head": "heads",
+    "build_classifier": "classifiers",
+    "load_classifier": "classifiers",
+    "save_classifier": "classifiers",
     "Report": "evaluation",
     "proportion_ci": "evaluation",
     "evaluate": "evaluation",
     "check": "exercises",
 }
 _MODULES = (
-    "images", "datasets", "backbones", "features", "heads", "evaluation", "claims", "exercises", "plots", "widgets",
+    "images", "folders", "downloads", "datasets", "duplicates", "backbones", "features", "heads", "classifiers", "evaluation",
+    "claims", "exercises", "plots", "widgets",
 )
 
 __all__ = sorted([*_HOME, *_MODULES])
