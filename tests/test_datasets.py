@@ -336,6 +336,18 @@ def test_with_many_groups_the_size_of_the_test_part_is_met_and_classes_keep_thei
     assert len(train) + len(test) == len(solar)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_few_groups_a_class_are_enough_for_both_sides(faces, seed):
+    """Ten classes of four groups each: of twenty folds, most would lack most classes."""
+    some = faces.subset(slice(100))
+    groups = np.repeat(np.arange(40), [3, 3, 2, 2] * 10)
+    train, test = some.split(groups=groups, seed=seed)
+    check_split(some, train, test)
+    assert not set(groups[rows_of(train, some)]) & set(groups[rows_of(test, some)])
+    assert set(train.labels) == set(test.labels) == set(range(10))
+    assert 0.1 <= len(test) / len(some) <= 0.4
+
+
 def test_whole_groups_come_before_the_size_of_the_test_part(solar):
     _, test = solar.split(groups="wafer", test_size=0.25)
     assert len(np.unique(test.metadata["wafer"])) == 1

@@ -85,7 +85,7 @@ def broken(cells, tmp_path):
 
 @pytest.mark.parametrize("rows", [(0,), (4,), (19,), (0, 3, 4, 19)])
 def test_photos_that_cannot_be_read_are_named_and_end_nothing_whichever_batch_they_are_in(cells, small, broken, rows):
-    with pytest.warns(UserWarning, match=rf"broken: {len(rows)} of 20 photos cannot be read.*broken\.png: not a photo"):
+    with pytest.warns(UserWarning, match=rf"broken: {len(rows)} of 20 photos cannot be read.*broken\.png: no photo"):
         features = tl.extract_features(broken(*rows), small, cut_point="stem", batch_size=4)
     whole = tl.extract_features(cells, small, cut_point="stem", batch_size=4)
     others = np.setdiff1d(np.arange(20), rows)

@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from tlhelpers.backbones import BACKBONES, load_backbone
+from tlhelpers.backbones import BACKBONES, KERAS_BACKBONES, load_backbone
 from tlhelpers.classifiers import build_classifier, load_classifier, save_classifier
 from tlhelpers.datasets import PACKAGED, Dataset, load_dataset, load_photo, package_folder
 from tlhelpers.downloads import FLOWERS, cache_dir
@@ -240,7 +240,8 @@ def _start(seed=0):
 
 def _backbone(name):
     try:
-        return load_backbone(name)
+        with contextlib.redirect_stdout(sys.stderr):  # Keras shows there how its download goes on
+            return load_backbone(name)
     except ValueError as error:
         if "there is no backbone" in str(error):
             raise click.BadParameter(str(error), param_hint="--backbone") from error
@@ -316,7 +317,8 @@ def _print_leaks(result):
     for files in result.get("copies_in_two_classes", ())[:SHOWN]:
         click.echo(f"  one photo in two classes: {', '.join(files[:4])}")
     if pairs := result.get("duplicates"):
-        click.echo(f"\nLEAK: {len(pairs):,} test photos are copies of training photos; the accuracy looks better than it is:")
+        leaked = len({pair["test"] for pair in pairs})
+        click.echo(f"\nLEAK: {leaked:,} test photos are copies of training photos; the accuracy looks better than it is:")
         for pair in pairs[:SHOWN]:
             click.echo(f"  {pair['test']} ({pair['kind']} copy of {pair['train']})")
         if clean := result.get("without_duplicates"):
@@ -358,7 +360,7 @@ def _model_card(result, train, network):
         f"| photos | {result['n_train']:,} to train, {result['n_test']:,} to test, {len(result['left_out']):,} left out |",
         f"| accuracy | {_percent(result['accuracy'])}, 95 % interval {100 * low:.1f} to {100 * high:.1f} % |",
         f"| commonest class | {_percent(result['commonest_class']['accuracy'])} |",
-        f"| test photos that are copies of training photos | {len(result['duplicates']):,} |",
+        f"| test photos that are copies of training photos | {len({pair['test'] for pair in result['duplicates']}):,} |",
         "",
         "The accuracy holds for photos taken in the same way as those it was tested on.",
         "",
@@ -418,7 +420,7 @@ def predict(model, images, as_json):
     dataset = Dataset("photos", tuple(files), np.zeros(len(files), np.int64), tuple(names), card=None)
     with _stage("predicting") as progress:
         (probabilities, *_), unread = run_model(classifier, dataset, progress=progress)
-    left_out += [(files[row], reason.removeprefix(f"{shown(files[row])}: ")) for row, reason in unread]
+    left_out += [(files[row], reason) for row, reason in unread]
     lost = {row for row, _ in unread}
     rows = [
         {
@@ -486,8 +488,8 @@ def backbones(as_json):
         for name, row in rows.items():
             table.add_row(name, str(row["image_size"]), str(row["imagenet_top1"]), row["state"])
         _print_table(table)
-        click.echo("Also any network of keras.applications by its name (MobileNetV2, ResNet50, …), which Keras downloads.")
-    return {"backbones": rows}
+        click.echo(f"Also those of keras.applications, which Keras downloads: {', '.join(KERAS_BACKBONES)}.")
+    return {"backbones": rows, "downloaded_by_keras": KERAS_BACKBONES}
 
 
 @main.command()

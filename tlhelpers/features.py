@@ -108,7 +108,7 @@ def run_model(model, dataset, *, batch_size=8, progress=None, store=None):
                 batch[place] = resize_image(dataset.image(row, at_least=shape[1]), shape[1])
                 good.append(place)
             except (ValueError, OSError) as error:
-                unread.append((int(row), str(error)))
+                unread.append((int(row), getattr(error, "reason", str(error))))
         return batch, good
 
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
@@ -126,7 +126,9 @@ def run_model(model, dataset, *, batch_size=8, progress=None, store=None):
             if progress:
                 progress(len(dataset) - len(todo) + number * batch_size + len(rows), len(dataset))
     if len(unread) == len(dataset):
-        raise ValueError(f"{dataset.name}: none of its {len(dataset):,} photos can be read; the first: {unread[0][1]}")
+        raise ValueError(
+            f"{dataset.name}: none of its {len(dataset):,} photos can be read; the first: {_told(dataset, unread[0])}"
+        )
     return outputs, unread
 
 
@@ -134,9 +136,14 @@ def _warn(dataset, unread):
     if unread:
         warnings.warn(
             f"{dataset.name}: {len(unread):,} of {len(dataset):,} photos cannot be read; their rows are nan: "
-            + "; ".join(reason for _, reason in unread[:5]) + ("; …" if len(unread) > 5 else ""),
+            + "; ".join(_told(dataset, pair) for pair in unread[:5]) + ("; …" if len(unread) > 5 else ""),
             stacklevel=3,
         )
+
+
+def _told(dataset, pair):
+    row, reason = pair
+    return f"{shown(dataset.files[row])}: {reason}"
 
 
 class _Store:

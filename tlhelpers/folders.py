@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlhelpers.images import decode, shown
+from tlhelpers.images import UnreadablePhoto, decode, shown
 
 __all__ = ["FolderContents", "photos_below", "scan_folder"]
 
@@ -221,8 +221,10 @@ def _verdict(path):
             return f"a {kind} photo, but its name ends in {path.suffix}; rename it to what it is", None
         with open(path, "rb") as file:
             return None, hashlib.file_digest(file, "sha256").hexdigest()
-    except (ValueError, OSError) as error:
-        return str(error).removeprefix(f"{shown(path)}: "), None
+    except UnreadablePhoto as error:
+        return error.reason, None
+    except OSError as error:  # it went away meanwhile
+        return error.strerror or "it is no longer there", None
 
 
 def _refuse_a_split_folder(folder, class_folders):

@@ -26,6 +26,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 # 67 million pixels, 8,192 × 8,192. A file of a few kB can announce billions: a decompression bomb.
 MAX_PIXELS = 2**26
 MAX_SCANS = 100  # a progressive JPEG has about ten
+_TOO_LARGE = f"it claims more than {MAX_PIXELS / 1e6:.0f} million pixels, perhaps a decompression bomb; make it smaller"
 
 _ONE_BIG = threading.Lock()  # large pictures are decoded one at a time, however many threads read
 _BEGINNINGS = (  # of files that often lie among photos and are none
@@ -41,6 +42,14 @@ _HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
 for _kind in (UserWarning, Image.DecompressionBombWarning):
     warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class UnreadablePhoto(ValueError):
+    """A file is no photo that can be read; `reason` says why, without the file's name."""
+
+    def __init__(self, path, reason):
+        super().__init__(f"{shown(path)}: not a photo that can be read ({reason})")
+        self.reason = reason
 
 
 def read_image(path, *, at_least=None):
@@ -61,7 +70,8 @@ def read_image(path, *, at_least=None):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no photo that can be read, or has more than 67 million pixels; the message names it.
+        UnreadablePhoto: (a ValueError) it is no photo that can be read, or has more than 67 million pixels; the message
+            names it.
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
@@ -76,13 +86,13 @@ def decode(path, *, at_least=None):
     except (FileNotFoundError, NotADirectoryError):
         mode = stat.S_IFDIR
     except OSError as error:  # no permission, or a link that leads in a circle
-        raise ValueError(f"{shown(path)}: not a photo that can be read ({error.strerror}); look at its permissions") from error
+        raise UnreadablePhoto(path, f"{error.strerror}; look at its permissions") from error
     if stat.S_ISDIR(mode):
         raise FileNotFoundError(
             f"{shown(path)}: there is no such file; check the path, or that it is a file and not a folder"
         )
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-        raise ValueError(f"{shown(path)}: not a photo that can be read (a pipe, socket or device)")
+        raise UnreadablePhoto(path, "a pipe, socket or device, and no file")
     try:
         with Image.open(path, formats=FORMATS) as file:
             _look_before_decoding(file, path)
@@ -92,12 +102,14 @@ def decode(path, *, at_least=None):
                 white_is_zero = file.format == "TIFF" and file.tag_v2.get(262) == 0
                 return _to_rgb(_upright(file), white_is_zero), file.format
     except Exception as error:  # a damaged file can fail in any way
-        reason = _what_it_is(path) if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
-        if "truncated" in reason.lower():
-            reason = f"cut off: {reason}"
-        raise ValueError(
-            f"{shown(path)}: not a photo that can be read ({reason}); convert it to JPEG or PNG"
-        ) from error
+        reason = str(error) or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = _what_it_is(path)
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = _TOO_LARGE
+        elif "truncated" in reason.lower():
+            reason = f"cut off: {reason}; copy it again"
+        raise UnreadablePhoto(path, reason) from error
 
 
 def resize_image(image, size, *, crop=False):
@@ -162,7 +174,7 @@ def _upright(file):
 def _look_before_decoding(file, path):
     """Raise an error where a small file would take much memory or time, or where checksums are wrong, before it is decoded."""
     if file.width * file.height > MAX_PIXELS:
-        raise ValueError(f"{file.width:,} × {file.height:,} pixels, {MAX_PIXELS:,} are the limit")
+        raise ValueError(_TOO_LARGE)
     if file.format == "TIFF" and file.tag_v2.get(322, 1) * file.tag_v2.get(323, 1) > MAX_PIXELS:
         raise ValueError("its tiles are larger than any picture may be")
     if file.format == "PPM" and file.tile[0][0] != "raw" and file.width * file.height > MAX_PIXELS // 16:
@@ -191,7 +203,7 @@ def _to_rgb(photo, white_is_zero=False):
             grey[deep == clear] = 255
         return np.repeat(grey[..., None], 3, axis=2)
     if photo.mode in ("I", "F"):
-        raise ValueError("32-bit or signed numbers, whose range nobody knows")
+        raise ValueError("32-bit or signed numbers, whose range nobody knows; save it with 8 or 16 bits")
     mode, alpha = photo.mode, None
     if photo.has_transparency_data:
         photo = photo if mode == "RGBA" else photo.convert("RGBA")
@@ -229,6 +241,6 @@ def _what_it_is(path):
     if not beginning:
         return "the file is empty"
     if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIC:
-        return "HEIC, the format of recent phones: let the phone save JPEG ('most compatible')"
+        return "HEIC, the format of recent phones; convert it to JPEG, and let the phone save JPEG ('most compatible')"
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), "it is no photo")
+    return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), "no photo in a format that is read here; convert it to JPEG or PNG")
