@@ -43,9 +43,11 @@ $(WEB): book/web/package.json book/web/package-lock.json
 	npm ci --ignore-scripts --prefix book/web
 	@touch $(WEB)
 
+# Every test run begins with an empty cache, which its notebooks share.
 test: $(STAMP)
+	rm -rf _build/test-cache
 	$(BIN)/python -m pytest -q tests
-	$(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
@@ -56,7 +58,8 @@ chapter: $(STAMP)
 	$(BIN)/python book/tools/new_chapter.py "$(NUMBER)" "$(NAME)" "$(TITLE)"
 
 notebooks: $(STAMP)
-	$(BIN)/python book/tools/run_notebooks.py $(NOTEBOOKS)
+	rm -rf _build/test-cache
+	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python book/tools/run_notebooks.py $(NOTEBOOKS)
 
 check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_book.py tests/test_claims.py tests/test_exercises.py

@@ -1,7 +1,11 @@
 """What several test files share: real networks and real data sets, each loaded once a run."""
 
 import os
+import tempfile
 
+# What another run kept on disk must not answer for this one.
+_CACHE = tempfile.TemporaryDirectory(prefix="tlhelpers-tests-")
+os.environ["TLHELPERS_CACHE"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Logistic regression multiplies small matrices: a second thread of OpenBLAS only waits, for several times as long as the

@@ -20,15 +20,6 @@ from tlhelpers.cli import main
 COMMAND = (sys.executable, "-m", "tlhelpers.cli")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    """Nothing that an earlier run kept may answer for this one."""
-    old = os.environ.get("TLHELPERS_CACHE")
-    os.environ["TLHELPERS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    os.environ.pop("TLHELPERS_CACHE") if old is None else os.environ.update(TLHELPERS_CACHE=old)
-
-
 def call(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)))
 

@@ -58,11 +58,13 @@ def _command(function):
     @functools.wraps(function)
     def run(*args, as_json, **options):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show must not end the work
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: _say(str(message))
                 result = function(*args, as_json=as_json, **options)
-        except click.ClickException:
+        except (click.ClickException, BrokenPipeError):  # click knows what to do
             raise
         except KeyboardInterrupt:
             result = {"error": "stopped; what was finished is kept, and the same command goes on from there"}
@@ -87,7 +89,7 @@ def _stage(name, seconds=None, unit="photos"):
     start, last = time.perf_counter(), [0, 0]
     columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
                TimeRemainingColumn())
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+    with Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(name, total=None, rate="")
 
         def progress(done, total):
@@ -335,7 +337,8 @@ def _print_left_out(left_out):
 
 
 def _print_table(table):
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    on_terminal = sys.stdout.isatty()  # Rich would also believe FORCE_COLOR, which notebooks set for their children
+    Console(highlight=False, force_terminal=on_terminal, width=None if on_terminal else 120).print(table)
 
 
 def _model_card(result, train, network):

@@ -353,8 +353,7 @@ def _watched():
     """Is there anybody to see a progress bar?"""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    return console.is_terminal or console.is_jupyter
+    return sys.stderr.isatty() or Console(stderr=True).is_jupyter
 
 
 @contextlib.contextmanager
