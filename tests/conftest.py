@@ -1,6 +1,7 @@
 """What several test files share: real networks and real data sets, each loaded once a run."""
 
 import os
+import signal
 import tempfile
 
 # What another run kept on disk must not answer for this one.
@@ -14,6 +15,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it, and so would its children
 
 import tlhelpers as tl
 

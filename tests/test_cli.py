@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,16 +131,15 @@ def test_without_a_test_folder_a_stratified_quarter_is_set_aside_and_the_seed_de
     for seed in (1, 1, 2):
         done = call("fit", folders / "train", "--seed", seed, "--out", tmp_path / "a.keras", "--json")
         assert done.exit_code == 0, done.stderr
-        results.append(json.loads(done.stdout))
+        trained_on = tl.load_classifier(tmp_path / "a.keras").trained_on
+        results.append({**json.loads(done.stdout), "trained_on": trained_on})
     for result in results:
         assert (result["n_train"], result["n_test"]) == (30, 10)
         assert np.sum(result["confusion"], axis=1).tolist() == [5, 5]
         assert {Path(row["file"]).name for row in result["left_out"]} == BAD
-    first, again, other = ({key: r[key] for key in ("confusion", "worst_mistakes", "strength")} for r in results)
+    assert results[0]["trained_on"] == results[1]["trained_on"] != results[2]["trained_on"]
+    first, again = ({key: r[key] for key in ("confusion", "worst_mistakes", "strength")} for r in results[:2])
     assert first == again
-    _, test_1 = tl.load_dataset(folders / "train").split(seed=1)
-    report = tl.evaluate(tl.load_classifier(tmp_path / "a.keras"), test_1)  # seed 2's model: it has seen most of these
-    assert report.n == 10
 
 
 def test_for_people_fit_prints_accuracy_interval_confusion_mistakes_and_what_was_left_out(folders, tmp_path):
@@ -166,7 +166,31 @@ def test_copies_on_both_sides_are_a_leak_that_is_named_and_taken_off(folders, tm
     assert pairs == {(file.name, f"copy {number}.jpg") for number, file in enumerate(copied)}
     assert result["n_test"] == 36 and result["without_duplicates"]["n_test"] == 30
     shown = call("fit", folders / "train", "--test", tmp_path / "test", "--out", tmp_path / "m.keras").stdout
-    assert "LEAK: 6 test photos" in shown and "copy 3.jpg" in shown and "without them" in shown
+    assert "LEAK: 6 test photos" in shown and "copy 3.jpg" in shown and "without them: accuracy" in shown
+    assert "without them: accuracy" in (tmp_path / "m.md").read_text(encoding="utf-8")
+
+
+def test_where_no_test_photo_is_new_the_number_says_nothing(folders, tmp_path):
+    shutil.copytree(folders / "train", tmp_path / "copies")
+    for file in (tmp_path / "copies").glob("*/0*.png"):
+        file.rename(file.with_name(f"again {file.name}"))
+    done = call("fit", folders / "train", "--test", tmp_path / "copies", "--out", tmp_path / "m.keras")
+    assert done.exit_code == 0 and "no test photo is new: the number says nothing" in done.stdout
+    result = json.loads(call("fit", folders / "train", "--test", tmp_path / "copies", "--out", tmp_path / "m.keras", "--json").stdout)
+    assert result["without_duplicates"] == {"n_test": 0, "accuracy": None, "accuracy_ci": None}
+
+
+def test_evaluate_knows_training_photos_again(folders, fitted, tmp_path):
+    for name, part, number in (("global", "train", 4), ("global", "test", 9), ("nominal", "test", 5)):
+        (tmp_path / "mixed" / name).mkdir(parents=True, exist_ok=True)
+        for file in sorted((folders / part / name).glob("0*.png"))[:number]:
+            shutil.copy(file, tmp_path / "mixed" / name / f"{part} {file.name}")
+    done = call("evaluate", fitted[1], tmp_path / "mixed", "--json")
+    result = json.loads(done.stdout)
+    assert {Path(pair["test"]).name.split()[0] for pair in result["duplicates"]} == {"train"} and len(result["duplicates"]) == 4
+    assert result["n_test"] == 18 and result["without_duplicates"]["n_test"] == 14
+    clean = call("evaluate", fitted[1], folders / "test", "--json")
+    assert json.loads(clean.stdout)["duplicates"] == []
 
 
 def test_copies_in_one_folder_stay_on_one_side(folders, tmp_path):
@@ -181,16 +205,49 @@ def test_copies_in_one_folder_stay_on_one_side(folders, tmp_path):
     assert {Path(file).name for file in files} == {first.name, f"copy of {first.name}", "also here.png"}
 
 
-def test_groups_stay_together(tmp_path, folders):
+@pytest.mark.parametrize(("groups", "sizes"), [("subfolder", 4), ("subfolder_name", 8)])
+def test_groups_stay_together(tmp_path, groups, sizes):
     some = tl.load_dataset("textiles").subset(np.r_[0:24, 1500:1524])
     for row in range(48):
         path = tmp_path / "p" / some.metadata["class"][row] / f"day {row % 6}" / f"{row}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.open(some.files[row]).save(path)
-    done = call("fit", tmp_path / "p", "--groups", "subfolder", "--out", tmp_path / "m.keras", "--json")
+    done = call("fit", tmp_path / "p", "--groups", groups, "--out", tmp_path / "m.keras", "--json")
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["n_test"] % 4 == 0 and result["n_train"] + result["n_test"] == 48
+    assert result["n_test"] % sizes == 0 and result["n_train"] + result["n_test"] == 48  # each day: 4 of each class
+    assert f"groups: {groups}" in result["test"]
+    train, _ = tl.load_dataset(tmp_path / "p").split(groups=groups)
+    known = {digest[:16] for digest in train.metadata["sha256"]}
+    assert tl.load_classifier(tmp_path / "m.keras").trained_on == known  # whole days: the same split as the package makes
+
+
+def test_groups_of_the_reader_and_copies_stay_together_both(tmp_path):
+    """A copy that hides under another day's name ties the two days together."""
+    some = tl.load_dataset("textiles").subset(np.r_[0:20, 1500:1520])
+    for row in range(40):
+        path = tmp_path / "p" / some.metadata["class"][row] / f"day {row % 5}" / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(some.files[row]).save(path)
+    for name in ("nominal", "global"):
+        of_day_0 = sorted((tmp_path / "p" / name / "day 0").glob("*.png"))[0]
+        shutil.copy(of_day_0, tmp_path / "p" / name / "day 3" / "again.png")
+    for seed in range(3):
+        out = tmp_path / f"{seed}.keras"
+        result = json.loads(call("fit", tmp_path / "p", "--groups", "subfolder", "--seed", seed, "--out", out, "--json").stdout)
+        known, data = tl.load_classifier(out).trained_on, tl.load_dataset(tmp_path / "p")
+        trained = np.array([digest[:16] in known for digest in data.metadata["sha256"]])
+        assert result["n_train"] == trained.sum()
+        for name in ("nominal", "global"):
+            tied = np.isin(data.metadata["subfolder"], [f"{name}/day 0", f"{name}/day 3"])
+            assert len(set(trained[tied])) == 1
+
+
+def test_subfolders_that_nobody_asked_to_keep_together_are_pointed_out(tmp_path):
+    some = tl.load_dataset("textiles").subset(np.r_[0:6, 1500:1506])
+    write(some, tmp_path / "p", "{class_name}/monday/{stem}.png")
+    done = call("fit", tmp_path / "p", "--out", tmp_path / "m.keras")
+    assert done.exit_code == 0 and "see --groups" in done.stderr
 
 
 # --- evaluate, predict --------------------------------------------------------------------------------------------
@@ -210,12 +267,48 @@ def test_evaluate_on_a_folder_that_lacks_a_class_keeps_the_order_of_classes(fitt
     assert result["n_test"] == 15 and result["confusion"][1] == fitted[0]["confusion"][1] and result["confusion"][0] == [0, 0]
 
 
+def test_a_folder_wins_over_a_data_set_of_the_same_name(folders, tmp_path, monkeypatch):
+    shutil.copytree(folders / "test", tmp_path / "faces")
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(call("fit", "faces", "--out", "m.keras", "--json").stdout)["class_names"] == ["global", "nominal"]
+
+
+def test_photos_that_vanish_between_reading_and_learning_are_named(folders, tmp_path, monkeypatch):
+    """The last file to be read goes away while the first go through the network."""
+    import tlhelpers.cli as cli
+
+    shutil.copytree(folders / "train", tmp_path / "p")
+    victim = sorted((tmp_path / "p" / "global").glob("0*.png"))[-1]
+    load = cli.load_backbone
+    monkeypatch.setattr(cli, "load_backbone", lambda name: victim.unlink() or load(name))
+    done = call("fit", tmp_path / "p", "--test", folders / "test", "--out", tmp_path / "m.keras", "--json")
+    result = json.loads(done.stdout)
+    assert result["n_train"] == 39 and len(result["left_out"]) == 6
+    assert {Path(row["file"]).name: row["reason"] for row in result["left_out"]}[victim.name] == "it could no longer be read"
+
+
 def test_evaluate_refuses_a_class_that_the_model_does_not_know(fitted, folders, tmp_path):
     shutil.copytree(folders / "test", tmp_path / "test")
     (tmp_path / "test" / "global").rename(tmp_path / "test" / "golbal")
     done = call("evaluate", fitted[1], tmp_path / "test", "--json")
     assert done.exit_code == 1
     assert "knows no class 'golbal'" in json.loads(done.stdout)["error"] and "'global'" in done.stderr
+
+
+def test_a_class_without_test_photos_is_pointed_out(fitted, folders, tmp_path):
+    shutil.copytree(folders / "test" / "nominal", tmp_path / "some" / "nominal")
+    assert "no test photos of global" in call("evaluate", fitted[1], tmp_path / "some").stdout
+
+
+def test_evaluate_does_not_guess_the_order_of_classes_of_a_model_that_lost_their_names(fitted, folders, tmp_path):
+    import keras
+
+    keras.models.load_model(fitted[1]).save(tmp_path / "again.keras")
+    done = call("evaluate", tmp_path / "again.keras", folders / "test")
+    assert done.exit_code == 1 and "lost its class names" in done.stderr and "--classes" in done.stderr
+    named = call("evaluate", tmp_path / "again.keras", folders / "test", "--classes", "global,nominal", "--json")
+    assert json.loads(named.stdout)["confusion"] == fitted[0]["confusion"]
+    assert call("evaluate", tmp_path / "again.keras", folders / "test", "--classes", "global").exit_code == 2
 
 
 def test_predict_takes_files_and_folders_and_names_what_it_cannot_read(fitted, folders):
@@ -242,6 +335,13 @@ def test_predict_says_when_a_model_has_lost_its_class_names(fitted, folders, tmp
     assert result["class_names"] is None and {row["class"] for row in result["predictions"]} <= {"class 0", "class 1"}
 
 
+def test_class_names_of_a_hostile_model_send_nothing_to_the_terminal(fitted, folders, tmp_path):
+    classifier = tl.load_classifier(fitted[1])
+    classifier.class_names = ("\x1b[31mred\x1b]0;title\x07", "\ud800")
+    done = call("predict", tl.save_classifier(classifier, tmp_path / "m.keras"), folders / "test" / "global")
+    assert done.exit_code == 0 and "\x1b" not in done.stdout + done.stderr and r"\x1b[31mred" in done.stdout
+
+
 def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp_path):
     (tmp_path / "empty").mkdir()
     done = call("predict", fitted[1], tmp_path / "empty", "--json")
@@ -264,6 +364,12 @@ def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp
         (["fit", "{train}", "--out", "m.keras", "--backbone", "resnet_9000"], "efficientnet_lite0"),
         (["fit", "{train}", "--out", "m.keras", "--test", "{train}", "--groups", "subfolder"], "--groups is for the split"),
         (["fit", "{train}", "--out", "m.keras", "--method", "magic"], "feature-extraction"),
+        (["fit", "{train}", "--out", "m.keras", "--groups", "day"], "known are subfolder, subfolder_name"),
+        (["fit", "{train}", "--out", "m.keras", "--test", "{train}/../train"], "the test photos are the training photos"),
+        (["fit", "{train}x", "--out", "m.keras"], "did you mean 'train'"),
+        (["fit", "{train}/nominal/page.jpg", "--out", "m.keras"], "is a file"),
+        (["fit", "{train}", "--out", "folder.keras"], "is there, and is not of this program"),
+        (["fit", "{train}", "--out", "notes.keras"], "notes.md is there, and is not of this program"),
         (["evaluate", "nowhere.keras", "{train}"], "does not exist"),
         (["predict", "nowhere.keras", "a.png"], "does not exist"),
         (["frobnicate"], "No such command"),
@@ -271,8 +377,11 @@ def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp
 )
 def test_a_wrong_call_ends_with_2_and_a_sentence(folders, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.keras").mkdir()
+    (tmp_path / "notes.md").write_text("my notes")
     done = call(*(argument.format(train=folders / "train") for argument in arguments))
     assert done.exit_code == 2 and message in done.stderr and done.stdout == ""
+    assert (tmp_path / "notes.md").read_text() == "my notes" and not list(tmp_path.glob("m.*"))
 
 
 def test_work_that_fails_ends_with_1_and_a_sentence_also_as_json(tmp_path, folders):
@@ -282,8 +391,8 @@ def test_work_that_fails_ends_with_1_and_a_sentence_also_as_json(tmp_path, folde
     shutil.copytree(folders / "test" / "global", tmp_path / "q" / "one")
     done = call("fit", tmp_path / "q", "--out", tmp_path / "m.keras")
     assert done.exit_code == 1 and "one class" in done.stderr and done.stdout == ""
-    done = call("fit", folders / "train", "--groups", "day", "--out", tmp_path / "m.keras")
-    assert done.exit_code == 1 and "subfolder" in done.stderr
+    done = call("fit", folders / "train", "--groups", "day", "--out", tmp_path / "m.keras", "--json")
+    assert done.exit_code == 2 and "subfolder" in json.loads(done.stdout)["error"]
     (tmp_path / "broken.keras").write_bytes(b"no zip")
     done = call("predict", tmp_path / "broken.keras", folders / "test")
     assert done.exit_code == 1 and "broken.keras" in done.stderr
@@ -299,7 +408,7 @@ def test_ctrl_c_loses_nothing_that_was_finished(tmp_path):
     environment = os.environ | {"TLHELPERS_CACHE": str(cache)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and len(list(cache.glob("features/*/*.npy"))) < 40:
-        pass
+        time.sleep(0.02)  # leaves the processor to the other
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
@@ -334,9 +443,11 @@ def test_the_cache_is_shown_and_cleared_but_nothing_of_others(tmp_path, monkeypa
     (tmp_path / "features" / "x").mkdir(parents=True)
     (tmp_path / "features" / "x" / "a.npy").write_bytes(b"0" * 2_000_000)
     (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "tfds" / "manual").mkdir(parents=True)
+    (tmp_path / "tfds" / "manual" / "imagenet.tar").write_text("put there by hand")
     assert json.loads(call("cache", "--json").stdout)["parts"]["features"] == {"files": 1, "megabytes": 2.0}
     assert call("cache", "--clear").exit_code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"thesis.tex", "imagenet.tar"}
 
 
 def test_the_doctor_finds_this_machine_ready_and_one_without_photos_not(monkeypatch):

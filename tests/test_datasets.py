@@ -348,6 +348,12 @@ def test_few_groups_a_class_are_enough_for_both_sides(faces, seed):
     assert 0.1 <= len(test) / len(some) <= 0.4
 
 
+@pytest.mark.parametrize("test_size", [0.1, 0.2, 0.25, 0.5, 0.9])
+def test_where_each_photo_is_its_own_group_the_size_is_met_as_without_groups(faces, test_size):
+    _, test = faces.split(test_size=test_size, groups=np.arange(len(faces)), seed=1)
+    assert len(test) == round(test_size * len(faces))
+
+
 def test_whole_groups_come_before_the_size_of_the_test_part(solar):
     _, test = solar.split(groups="wafer", test_size=0.25)
     assert len(np.unique(test.metadata["wafer"])) == 1

@@ -113,6 +113,7 @@ def test_evaluate_leaves_out_and_names_photos_that_can_no_longer_be_read(cells, 
     assert report.n == 18 and np.array_equal(report.labels, cells.labels[kept])
     assert np.allclose(report.probabilities, whole.probabilities[kept], atol=1e-5)
     assert [path.name for path, _ in report.left_out] == ["broken.png"] * 2 and "18 photos, 2 left out" in str(report)
+    assert report.files == tuple(cells.files[row] for row in kept)  # so that wrong rows can still be looked up
 
 
 # --- what is kept on disk -----------------------------------------------------------------------------------------

@@ -412,3 +412,48 @@ def test_the_same_folder_gives_the_same_data_set(tmp_path):
     for label in (0, 1):
         mine = [path for path, own in zip(first.files, first.labels) if own == label]
         assert mine == sorted(mine)
+
+
+# --- links that lead back --------------------------------------------------------------------------------------------
+
+
+def photo(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), colour).save(path)
+
+
+def test_a_link_to_where_everything_lies_brings_no_photos_of_other_classes(tmp_path):
+    for part in ("train", "test"):
+        for number, name in enumerate(("cats", "dogs")):
+            for row in range(3):
+                photo(tmp_path / part / name / f"{row}.png", (row, number, len(part)))
+    (tmp_path / "train" / "cats" / "loop").symlink_to(tmp_path)
+    data = tl.load_dataset(tmp_path / "train")
+    assert np.bincount(data.labels).tolist() == [3, 3]
+    assert [path.name for path, _ in data.left_out] == ["loop"]
+
+
+def test_a_link_to_part_of_another_class_leaves_that_part_where_it_is(tmp_path):
+    for row in range(3):
+        photo(tmp_path / "dogs" / "day 1" / f"{row}.png", (row, 0, 0))
+        photo(tmp_path / "cats" / f"{row}.png", (row, 1, 0))
+    (tmp_path / "cats" / "best").symlink_to(tmp_path / "dogs" / "day 1")
+    (tmp_path / "all").symlink_to(tmp_path)
+    data = tl.load_dataset(tmp_path)
+    assert data.class_names == ("cats", "dogs") and np.bincount(data.labels).tolist() == [3, 3]
+    assert {path.name for path, _ in data.left_out} == {"best", "all"}
+
+
+def test_a_link_to_photos_elsewhere_is_followed(tmp_path):
+    for row in range(3):
+        photo(tmp_path / "elsewhere" / f"{row}.png", (row, 0, 0))
+        photo(tmp_path / "photos" / "cats" / f"{row}.png", (row, 1, 0))
+    (tmp_path / "photos" / "dogs").symlink_to(tmp_path / "elsewhere")
+    assert np.bincount(tl.load_dataset(tmp_path / "photos").labels).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("names", [("cats", "dogs", "cats"), ("cats",), ()])
+def test_class_names_that_are_no_classes_are_refused(tmp_path, names):
+    photo(tmp_path / "cats" / "1.png", "red")
+    with pytest.raises(ValueError, match="class_names is"):
+        tl.load_dataset(tmp_path, class_names=names)

@@ -237,19 +237,13 @@ def load_backbone(name, *, image_size=None):
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
-    keras_name = _KERAS_NAMES.get(_plain(name))
-    if name not in BACKBONES and keras_name is None:
-        close = difflib.get_close_matches(_plain(name), _KERAS_NAMES, n=3) or ["mobilenetv2"]
-        raise ValueError(
-            f"there is no backbone {name!r}; there are {', '.join(map(repr, BACKBONES))}, and with a network connection "
-            f"any of keras.applications, such as {' or '.join(repr(_KERAS_NAMES[match]) for match in close)}"
-        )
-    trained_for = BACKBONES[name].image_size if name in BACKBONES else KERAS_BACKBONES[keras_name]
+    name = known_backbone(name)
+    trained_for = BACKBONES[name].image_size if name in BACKBONES else KERAS_BACKBONES[name]
     size = trained_for if image_size is None else image_size
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 32:
         raise ValueError(f"image_size is {size!r}; expected a whole number of pixels, 32 or more")
     if name not in BACKBONES:
-        return _load_keras_backbone(keras_name, int(size))
+        return _load_keras_backbone(name, int(size))
     source = BACKBONES[name]
     weights = read_weights(package_folder(source.module, source.requirement) / source.file, source.sha256)
     model = build_network(name, int(size))
@@ -258,6 +252,19 @@ def load_backbone(name, *, image_size=None):
     kernel, bias = weights["_fc.weight"].T, weights["_fc.bias"]
     cut_layers = {cut_point: cut_point for cut_point in _CUT_POINTS}
     return Backbone(name, model, cut_layers, lambda: with_head(model, kernel, bias, name=f"{name}_imagenet"))
+
+
+def known_backbone(name):
+    """The name of a backbone as this package writes it; ValueError, with those there are, for any other."""
+    if name in BACKBONES:
+        return name
+    if (keras_name := _KERAS_NAMES.get(_plain(name))) is not None:
+        return keras_name
+    close = difflib.get_close_matches(_plain(name), _KERAS_NAMES, n=3) or ["mobilenetv2"]
+    raise ValueError(
+        f"there is no backbone {name!r}; there are {', '.join(map(repr, BACKBONES))}, and with a network connection "
+        f"any of keras.applications, such as {' or '.join(repr(_KERAS_NAMES[match]) for match in close)}"
+    )
 
 
 def build_network(name, image_size):

@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 import zipfile
-from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from tlhelpers.backbones import with_head
 __all__ = ["build_classifier", "load_classifier", "save_classifier"]
 
 _MEMBER = "tlhelpers.json"
-_MEMBER_LIMIT = 1_000_000  # bytes: thousands of classes
+_MEMBER_LIMIT = 10_000_000  # bytes: half a million training photos
 _EXPANSION_LIMIT = 100  # Keras does not compress; what unpacks to more than this many times its size is no classifier
 
 
@@ -70,7 +70,7 @@ def build_classifier(backbone, class_names, *, head=None):
     return classifier
 
 
-def save_classifier(classifier, path):
+def save_classifier(classifier, path, *, trained_on=()):
     """Save a classifier with its class names, in a file that plain Keras loads (`keras.models.load_model`).
 
     The file is written whole or not at all: until the new one is complete, the old one stays.
@@ -78,6 +78,8 @@ def save_classifier(classifier, path):
     Args:
         classifier: `keras.Model` with `class_names`, as `build_classifier` makes it.
         path: where to; must end in `.keras`.
+        trained_on: SHA-256 of the training photos' files, in hexadecimal, so that they are known again when somebody tests
+            the classifier on them; the first 16 digits of each are kept.
 
     Returns:
         `Path` of the file. It is a zip; its member `tlhelpers.json` holds `class_names` (list), `image_size` (side in
@@ -107,8 +109,10 @@ def save_classifier(classifier, path):
         "class_names": [str(name) for name in classifier.class_names],
         "image_size": classifier.input_shape[1],
         "backbone": getattr(classifier, "backbone_name", None),
-        "tlhelpers": import_module("tlhelpers").__version__,
+        "tlhelpers": version("tlhelpers"),
     }
+    if len(trained_on):
+        facts["trained_on"] = sorted({str(digest)[:16] for digest in trained_on})
     fault = _fault_of_facts(facts, classifier)
     if fault:
         raise ValueError(f"{path}: not saved: {fault}")
@@ -172,6 +176,7 @@ def load_classifier(path):
         raise ValueError(f"{path}: {fault}; make the file anew with save_classifier")
     classifier.class_names = None if facts is None else tuple(facts["class_names"])
     classifier.backbone_name = None if facts is None else facts.get("backbone")
+    classifier.trained_on = frozenset(() if facts is None else facts.get("trained_on", ()))
     return classifier
 
 
@@ -214,6 +219,9 @@ def _fault_of_facts(facts, classifier):
         return "class_names is no list of names, all different"
     if len(names) != classifier.output_shape[1]:
         return f"there are {len(names)} class names for {classifier.output_shape[1]} outputs"
+    known = facts.get("trained_on", [])
+    if not isinstance(known, list) or not all(isinstance(digest, str) for digest in known):
+        return f"trained_on in {_MEMBER} is no list of texts"
     if facts.get("image_size") != size or not isinstance(facts.get("backbone"), (str, type(None))):
         return f"image_size or backbone in {_MEMBER} does not fit the model, which takes photos of {size} pixels"
     return None

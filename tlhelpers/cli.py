@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json as json_module
 import os
 import platform
 import shutil
 import sys
 import time
+import traceback
 import warnings
 from datetime import date
+from difflib import get_close_matches
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -28,19 +31,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from tlhelpers.backbones import BACKBONES, KERAS_BACKBONES, load_backbone
+from tlhelpers.backbones import BACKBONES, KERAS_BACKBONES, known_backbone, load_backbone
 from tlhelpers.classifiers import build_classifier, load_classifier, save_classifier
 from tlhelpers.datasets import PACKAGED, Dataset, load_dataset, load_photo, package_folder
 from tlhelpers.downloads import FLOWERS, cache_dir
 from tlhelpers.duplicates import duplicate_groups, find_duplicates
 from tlhelpers.evaluation import evaluate as evaluate_classifier
+from tlhelpers.evaluation import proportion_ci
 from tlhelpers.features import extract_features, run_model
 from tlhelpers.folders import photos_below
 from tlhelpers.heads import train_head
-from tlhelpers.images import resize_image, shown
+from tlhelpers.images import printable, resize_image, shown
 
 __all__ = ["main"]
 
+CARD_MARK = "<!-- the card of a model, written by tlhelpers fit -->"
 CACHED = ("features", "datasets", "tfds")  # what this package keeps in the cache folder, and may delete there
 SHOWN = 20  # lines of a list that are printed; files and reasons beyond stand in the model card and in --json
 
@@ -64,16 +69,23 @@ def _command(function):
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: _say(str(message))
                 result = function(*args, as_json=as_json, **options)
-        except (click.ClickException, BrokenPipeError):  # click knows what to do
+        except BrokenPipeError:  # click knows what to do
+            raise
+        except click.ClickException as error:
+            if as_json:
+                click.echo(json_module.dumps({"error": error.format_message()}, indent=2))
             raise
         except KeyboardInterrupt:
             result = {"error": "stopped; what was finished is kept, and the same command goes on from there"}
-        except (_Failed, ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        except (_Failed, ValueError, OSError, ImportError, MemoryError) as error:
             result = {"error": str(error) or type(error).__name__}
+        except Exception as error:  # a fault of this program: with its trace, so that it can be mended
+            traceback.print_exc()
+            result = {"error": f"unexpected: {type(error).__name__}: {error}"}
         if "error" in result:
             _say(result["error"])
         if as_json:
-            click.echo(json_module.dumps(result, indent=2, ensure_ascii=False))
+            click.echo(json_module.dumps(result, indent=2))
         sys.exit(0 if "error" not in result and result.get("ok", True) else 1)
 
     return run
@@ -104,17 +116,44 @@ def _stage(name, seconds=None, unit="photos"):
     _say(f"{name:<14}{f'{last[1]:>7,} {unit}' if last[1] else '':<16}{took:6.1f} s")
 
 
-def _data_argument(text):
+def _data_argument(context, parameter, text):
     """A folder, or the name of a data set: anything else is a wrong call."""
-    if Path(text).is_dir() or text in (*PACKAGED, "flowers") or text.startswith("tfds:"):
+    if text is not None and Path(text).is_dir():
+        return Path(text)  # also where a data set has the same name
+    if text is None or text in (*PACKAGED, "flowers") or text.startswith("tfds:"):
         return text
-    raise click.BadParameter(f"{text!r} is neither a folder nor a data set; tlhelpers datasets lists those there are")
+    if Path(text).is_file():
+        raise click.BadParameter(f"{text!r} is a file; give the folder that holds one subfolder a class")
+    beside = [path.name for path in Path(text).absolute().parent.glob("*") if path.is_dir()]
+    near = get_close_matches(Path(text).name, [*beside, *PACKAGED, "flowers"], n=2)
+    raise click.BadParameter(
+        f"{text!r} is neither a folder nor a data set; "
+        + (f"did you mean {' or '.join(map(repr, near))}?" if near else "tlhelpers datasets lists those there are")
+    )
 
 
-def _model_argument(text):
-    if not text.endswith(".keras"):
+def _model_argument(context, parameter, text):
+    if Path(text).suffix != ".keras":
         raise click.BadParameter(f"{text!r}: the name of a model ends in .keras")
     return Path(text)
+
+
+def _new_model_argument(context, parameter, text):
+    """A model to be written, with its card: neither may replace something that is not ours."""
+    out = _model_argument(context, parameter, text)
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"{out.parent}: there is no such folder to put the model in")
+    card = out.with_suffix(".md")
+    if out.is_dir() or card.is_dir() or card.exists() and CARD_MARK not in card.read_text("utf-8", errors="replace"):
+        raise click.BadParameter(f"{out if out.is_dir() else card} is there, and is not of this program; choose another name")
+    return out
+
+
+def _backbone_argument(context, parameter, text):
+    try:
+        return known_backbone(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,49 +169,61 @@ def main():
 
 
 @main.command()
-@click.argument("folder", callback=lambda *args: _data_argument(args[2]))
-@click.option("--test", "test_folder", metavar="FOLDER", callback=lambda *args: args[2] and _data_argument(args[2]),
+@click.argument("folder", callback=_data_argument)
+@click.option("--test", "test_folder", metavar="FOLDER", callback=_data_argument,
               help="Photos to test on, with the same subfolders. Without it a quarter of FOLDER is set aside.")
 @click.option("--method", type=click.Choice(["feature-extraction"]), default="feature-extraction", show_default=True)
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="tlhelpers backbones lists them.")
-@click.option("--groups", metavar="NAME", help="Keep photos together that belong together: subfolder, or what else is known.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same split, same model.")
-@click.option("--out", required=True, metavar="MODEL.keras", callback=lambda *args: _model_argument(args[2]))
+@click.option("--backbone", default="efficientnet_lite0", show_default=True, callback=_backbone_argument,
+              help="tlhelpers backbones lists them.")
+@click.option("--groups", metavar="NAME",
+              help="Keep on one side what belongs together: subfolder (one object), subfolder_name (one day in all classes).")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same split, same model.")
+@click.option("--out", required=True, metavar="MODEL.keras", callback=_new_model_argument)
 @_command
 def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
     """Fit a classifier to the photos of FOLDER, test it, and save it."""
-    if not out.parent.is_dir():
-        raise click.BadParameter(f"{out.parent}: there is no such folder to put the model in", param_hint="--out")
     if test_folder and groups:
         raise click.UsageError("--groups is for the split; with --test there is none")
+    if test_folder and os.path.realpath(test_folder) == os.path.realpath(folder):
+        raise click.UsageError("the test photos are the training photos: give another folder, or leave --test out")
     seconds, began = {}, time.perf_counter()
     with _stage("reading", seconds, "files") as progress:
-        train, found = load_dataset(folder, progress=progress), {}
+        train = load_dataset(folder, progress=progress)
     if test_folder:
         with _stage("reading test", seconds, "files") as progress:
             test = load_dataset(test_folder, class_names=train.class_names, progress=progress)
+    _check_groups(train, groups)
+    with _stage("copies", seconds):
+        copies, found = _copies(train)
+    if test_folder:
+        found["test"] = shown(test_folder)
     else:
-        with _stage("splitting", seconds):
-            train, test, found = _split(train, groups, seed)
+        train, test = train.split(seed=seed, groups=_together(train, groups, copies))
+        found["test"] = f"a quarter of {shown(folder)}, " + (f"groups: {groups}" if groups else "drawn by lot")
     with _stage("starting", seconds):
         _start(seed)
-        network = _backbone(backbone)
+        with contextlib.redirect_stdout(sys.stderr):  # Keras shows there how its download goes on
+            network = load_backbone(backbone)
     with _stage("features", seconds) as progress:
         features = extract_features(train, network, cache=True, progress=progress)
     with _stage("head", seconds):
+        unread = np.isnan(features).all(axis=1)
         head = train_head(features, train.labels, seed=seed)
-        save_classifier(build_classifier(network, train.class_names, head=head), out)
+        classifier = build_classifier(network, train.class_names, head=head)
+        save_classifier(classifier, out, trained_on=_digests(train))
     with _stage("testing", seconds) as progress:  # what was saved is what is measured
         report = evaluate_classifier(load_classifier(out), test, progress=progress)
-    with _stage("leak guard", seconds):
-        found |= _leaks(train, test, report)
-    seconds["total"] = round(time.perf_counter() - began, 2)
-    numbers = _numbers(report, test)
+    found["duplicates"] = []  # of a split there are none: copies are kept on one side
     if test_folder:
-        numbers["left_out"] = _left_out(train.left_out) + numbers["left_out"]
+        with _stage("leak guard", seconds):
+            found |= _leaks(train, test, report)
+    seconds["total"] = round(time.perf_counter() - began, 2)
+    left_out = [*train.left_out, *((train.files[row], "it could no longer be read") for row in np.flatnonzero(unread))]
+    left_out += report.left_out if test_folder else report.left_out[len(train.left_out) :]
     result = {
         "model": shown(out), "card": shown(out.with_suffix(".md")), "method": method, "backbone": network.name, "seed": seed,
-        "strength": head.strength, "n_train": len(train), **numbers, **found, "seconds": seconds,
+        "strength": head.strength, "n_train": int((~unread).sum()), **_numbers(report), **found,
+        "left_out": _left_out(left_out), "seconds": seconds,
     }
     out.with_suffix(".md").write_text(_model_card(result, train, network), encoding="utf-8")
     if not as_json:
@@ -181,17 +232,39 @@ def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
     return result
 
 
-def _split(photos, groups, seed):
-    """A quarter for the test, copies of a photo on one side; and what was found of copies."""
-    copies = duplicate_groups(photos)
-    rows_of = [np.flatnonzero(copies == copy) for copy in np.flatnonzero(np.bincount(copies) > 1)]
-    found = {
+def _check_groups(dataset, groups):
+    subfolders = dataset.metadata.get("subfolder")
+    known = [name for name in dataset.metadata if name not in ("class", "sha256")]
+    if groups and groups not in known:
+        raise click.BadParameter(f"{groups!r}: of these photos no such groups are known; known are {', '.join(known)}")
+    if subfolders is not None and not groups and (several := len(set(subfolders))) < len(dataset):
+        _say(f"{several:,} subfolders or single photos: does a subfolder hold one object, or one day? Then see --groups")
+
+
+def _copies(dataset):
+    """Groups of copies, or None where there are no copies; and what is said of them."""
+    groups = duplicate_groups(dataset)
+    rows_of = [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
+    return groups if rows_of else None, {
         "copies": sum(map(len, rows_of)),
         "copies_in_two_classes": [
-            [shown(photos.files[row]) for row in rows] for rows in rows_of if len(set(photos.labels[rows])) > 1
+            [shown(dataset.files[row]) for row in rows] for rows in rows_of if len(set(dataset.labels[rows])) > 1
         ],
     }
-    return *photos.split(seed=seed, groups=groups or (copies if rows_of else None)), found
+
+
+def _together(dataset, groups, copies):
+    """Groups for the split: those that the reader named, and copies; what hangs together by either is one group."""
+    if groups is None or copies is None:
+        return groups or copies
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    named = np.unique(dataset.metadata[groups], return_inverse=True)[1]
+    photos, n = np.arange(len(dataset)), len(dataset)
+    ends = np.concatenate([n + named, n + named.max() + 1 + copies])  # a node for each photo, each group, each copy group
+    links = coo_array((np.ones(2 * n), (np.tile(photos, 2), ends)), shape=(ends.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][:n]
 
 
 def _leaks(train, test, report):
@@ -201,17 +274,29 @@ def _leaks(train, test, report):
         {"train": shown(train.files[pair.row]), "test": shown(test.files[pair.other_row]), "kind": pair.kind}
         for pair in pairs
     ]}
-    clean = np.isin(_files_of(report, test), [test.files[pair.other_row] for pair in pairs], invert=True)
-    if pairs and clean.any():
-        right = report.predictions == report.labels
-        found["without_duplicates"] = {"n_test": int(clean.sum()), "accuracy": float(right[clean].mean())}
-    return found
+    return found | _without({test.files[pair.other_row] for pair in pairs}, report)
 
 
-def _files_of(report, dataset):
-    """The file behind each row of a report, which lacks those that could not be read."""
-    left_out = {path for path, _ in report.left_out}
-    return np.array([file for file in dataset.files if file not in left_out], dtype=object)
+def _without(leaked, report):
+    """The accuracy on those test photos that are not among `leaked`."""
+    clean = np.array([file not in leaked for file in report.files])
+    n, right = int(clean.sum()), int((clean & (report.predictions == report.labels)).sum())
+    if not leaked:
+        return {}
+    return {"without_duplicates": {
+        "n_test": n, "accuracy": right / n if n else None, "accuracy_ci": list(proportion_ci(right, n)) if n else None
+    }}
+
+
+def _digests(dataset):
+    """SHA-256 of each file, in hexadecimal."""
+    if "sha256" in dataset.metadata:
+        return [str(digest) for digest in dataset.metadata["sha256"]]
+    digests = []
+    for path in dataset.files:
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests
 
 
 @contextlib.contextmanager
@@ -236,29 +321,18 @@ def _start(seed=0):
 
         tensorflow.config.list_logical_devices()  # looks for a GPU, and says so
 
-    keras.utils.set_random_seed(seed % 2**32)
+    keras.utils.set_random_seed(seed)
     tensorflow.config.experimental.enable_op_determinism()
-
-
-def _backbone(name):
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras shows there how its download goes on
-            return load_backbone(name)
-    except ValueError as error:
-        if "there is no backbone" in str(error):
-            raise click.BadParameter(str(error), param_hint="--backbone") from error
-        raise
 
 
 def _left_out(pairs):
     return [{"file": shown(path), "reason": reason} for path, reason in pairs]
 
 
-def _numbers(report, dataset):
+def _numbers(report):
     """What there is to say of a test, as JSON has it."""
     counts = np.bincount(report.labels, minlength=len(report.class_names))
     surest = sorted(report.wrong, key=lambda row: (-report.probabilities[row, report.predictions[row]], row))
-    files = _files_of(report, dataset)
     return {
         "accuracy": report.accuracy,
         "accuracy_ci": list(report.accuracy_ci),
@@ -269,7 +343,7 @@ def _numbers(report, dataset):
         "confusion": report.confusion.tolist(),
         "worst_mistakes": [
             {
-                "file": shown(files[row]),
+                "file": shown(report.files[row]),
                 "is": report.class_names[report.labels[row]],
                 "said": report.class_names[report.predictions[row]],
                 "probability": float(report.probabilities[row, report.predictions[row]]),
@@ -285,13 +359,14 @@ def _percent(value):
 
 
 def _print_report(result):
-    low, high = result["accuracy_ci"]
     common = result["commonest_class"]
-    click.echo(
-        f"\naccuracy {_percent(result['accuracy'])} on {result['n_test']:,} test photos, 95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f} %\n(calling every photo {common['name']} would be right for {_percent(common['accuracy'])})\n"
-    )
+    click.echo(f"\n{_accuracy(result)}")
+    click.echo(f"(calling every photo {common['name']} would be right for {_percent(common['accuracy'])})")
+    _print_leaks(result)
+    click.echo()
     names = result["class_names"]
+    if lacking := [name for name in names if not result["per_class"][name]["n"]]:
+        click.echo(f"no test photos of {', '.join(lacking)}: nothing is known of how well they are found\n")
     if len(names) <= 12:
         click.echo("rows: what the photo is; columns: what the classifier says")
         table = Table()
@@ -303,28 +378,37 @@ def _print_report(result):
             table.add_row(Text(name), *cells, _percent(result["per_class"][name]["recall"]))
         _print_table(table)
     else:
-        worst = sorted(names, key=lambda name: (result["per_class"][name]["recall"] is None, result["per_class"][name]["recall"]))
-        click.echo("classes found least often: " + ", ".join(f"{n} {_percent(result['per_class'][n]['recall'])}" for n in worst[:8]))
+        recall = {name: row["recall"] for name, row in result["per_class"].items() if row["recall"] not in (None, 1)}
+        worst = sorted(recall, key=recall.get)[:8]
+        click.echo("classes found least often: " + (", ".join(f"{name} {_percent(recall[name])}" for name in worst) or "none"))
     if result["worst_mistakes"]:
         click.echo("\nworst mistakes, the surest first:")
         for row in result["worst_mistakes"][:10]:
             click.echo(f"  {row['file']}: is {row['is']}, said {row['said']} ({_percent(row['probability'])})")
-    _print_leaks(result)
     _print_left_out(result["left_out"])
 
 
 def _print_leaks(result):
-    if result.get("copies"):
-        click.echo(f"\n{result['copies']:,} photos are copies of one another; the split keeps copies on one side")
-    for files in result.get("copies_in_two_classes", ())[:SHOWN]:
-        click.echo(f"  one photo in two classes: {', '.join(files[:4])}")
     if pairs := result.get("duplicates"):
-        leaked = len({pair["test"] for pair in pairs})
-        click.echo(f"\nLEAK: {leaked:,} test photos are copies of training photos; the accuracy looks better than it is:")
+        leaked, clean = len({pair["test"] for pair in pairs}), result["without_duplicates"]
+        click.echo(f"LEAK: {leaked:,} test photos are copies of training photos, and make this number too good")
+        click.echo(f"  without them: {_accuracy(clean)}" if clean["n_test"] else "  no test photo is new: the number says nothing")
         for pair in pairs[:SHOWN]:
-            click.echo(f"  {pair['test']} ({pair['kind']} copy of {pair['train']})")
-        if clean := result.get("without_duplicates"):
-            click.echo(f"  without them: accuracy {_percent(clean['accuracy'])} on {clean['n_test']:,} test photos")
+            click.echo(f"  {pair['test']}" + (f" ({pair['kind']} copy of {pair['train']})" if pair["train"] else ""))
+        if len(pairs) > SHOWN:
+            click.echo(f"  … and {len(pairs) - SHOWN:,} more; --json names all")
+    for files in result.get("copies_in_two_classes", ())[:SHOWN]:
+        click.echo(f"LABEL: one photo in two classes: {', '.join(files[:4])}")
+    if result.get("copies"):
+        click.echo(f"{result['copies']:,} photos to learn from or to split are copies of one another; copies stay on one side")
+
+
+def _accuracy(numbers):
+    low, high = numbers["accuracy_ci"]
+    return (
+        f"accuracy {_percent(numbers['accuracy'])} on {numbers['n_test']:,} test photos, 95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f} %"
+    )
 
 
 def _print_left_out(left_out):
@@ -341,11 +425,16 @@ def _print_table(table):
     Console(highlight=False, force_terminal=on_terminal, width=None if on_terminal else 120).print(table)
 
 
+def _cell(text):
+    return text.replace("|", "\\|")
+
+
 def _model_card(result, train, network):
     """Markdown: what the model is, what it was made from, and how good it is."""
-    low, high = result["accuracy_ci"]
+    leaked = len({pair["test"] for pair in result["duplicates"]})
     packages = ", ".join(f"{name} {version(name)}" for name in ("tlhelpers", "tensorflow", "keras", "scikit-learn", "numpy"))
     lines = [
+        CARD_MARK,
         f"# {Path(result['model']).name}",
         "",
         f"A classifier of photos into {len(train.class_names)} classes: {', '.join(train.class_names)}.",
@@ -361,15 +450,17 @@ def _model_card(result, train, network):
         f"| licence of the data | {train.card.licence} |",
         f"| cite | {train.card.citation} |",
         f"| photos | {result['n_train']:,} to train, {result['n_test']:,} to test, {len(result['left_out']):,} left out |",
-        f"| accuracy | {_percent(result['accuracy'])}, 95 % interval {100 * low:.1f} to {100 * high:.1f} % |",
+        f"| tested on | {result['test']} |",
+        f"| result | {_accuracy(result)} |",
         f"| commonest class | {_percent(result['commonest_class']['accuracy'])} |",
-        f"| test photos that are copies of training photos | {len({pair['test'] for pair in result['duplicates']}):,} |",
+        f"| test photos that are copies of training photos | {leaked:,}"
+        + (f"; without them: {_accuracy(result['without_duplicates'])} |" if leaked and result["without_duplicates"]["n_test"] else " |"),
         "",
         "The accuracy holds for photos taken in the same way as those it was tested on.",
         "",
         "| class | test photos | recall | precision |",
         "|---|---|---|---|",
-        *(f"| {name} | {row['n']:,} | {_percent(row['recall'])} | {_percent(row['precision'])} |" for name, row in result["per_class"].items()),
+        *(f"| {_cell(name)} | {row['n']:,} | {_percent(row['recall'])} | {_percent(row['precision'])} |" for name, row in result["per_class"].items()),
     ]
     if result["left_out"]:
         lines += ["", "## Left out", "", *(f"- `{row['file']}`: {row['reason']}" for row in result["left_out"])]
@@ -378,34 +469,62 @@ def _model_card(result, train, network):
 
 # --- evaluate, predict --------------------------------------------------------------------------------------------
 
+_CLASSES = click.option(
+    "--classes", metavar="A,B,…", callback=lambda context, parameter, text: text and tuple(text.split(",")),
+    help="Names of the classes, in their order, for a model that has lost them.",
+)
+
+
+def _load(model, classes):
+    _start()
+    classifier = load_classifier(model)
+    if classifier.class_names is not None:  # they come from a file that anybody may have made
+        classifier.class_names = tuple(map(printable, classifier.class_names))
+    elif classes:
+        if len(classes) != classifier.output_shape[-1]:
+            raise click.BadParameter(f"--classes: {len(classes)} names for {classifier.output_shape[-1]} classes")
+        classifier.class_names = classes
+    return classifier
+
+
+def _lost(model):
+    return f"{shown(model)} has lost its class names (Keras drops them when it saves a file again)"
+
 
 @main.command()
-@click.argument("model", type=click.Path(exists=True, dir_okay=False), callback=lambda *args: _model_argument(args[2]))
-@click.argument("folder", callback=lambda *args: _data_argument(args[2]))
+@click.argument("model", type=click.Path(exists=True, dir_okay=False), callback=_model_argument)
+@click.argument("folder", callback=_data_argument)
+@_CLASSES
 @_command
-def evaluate(model, folder, as_json):
+def evaluate(model, folder, classes, as_json):
     """Test MODEL on the photos of FOLDER, which it was not fitted to."""
     seconds = {}
     with _stage("starting", seconds):
-        _start()
-        classifier = load_classifier(model)
+        classifier = _load(model, classes)
     if classifier.class_names is None:
-        _say(f"{shown(model)} has lost its class names (Keras drops them when it saves a file again): those of the folder are used")
+        raise _Failed(f"{_lost(model)}; give them in the order of the training: --classes cat,dog")
     with _stage("reading", seconds, "files") as progress:
         dataset = load_dataset(folder, class_names=classifier.class_names, progress=progress)
     with _stage("testing", seconds) as progress:
         report = evaluate_classifier(classifier, dataset, progress=progress)
-    result = {"model": str(model), **_numbers(report, dataset), "seconds": seconds}
+    digests = dict(zip(dataset.files, _digests(dataset)))
+    seen = {file for file in report.files if digests[file][:16] in classifier.trained_on}
+    result = {
+        "model": shown(model), **_numbers(report),
+        "duplicates": [{"train": None, "test": shown(file), "kind": "exact"} for file in sorted(seen)],
+        **_without(seen, report), "seconds": seconds,
+    }
     if not as_json:
         _print_report(result)
     return result
 
 
 @main.command()
-@click.argument("model", type=click.Path(exists=True, dir_okay=False), callback=lambda *args: _model_argument(args[2]))
+@click.argument("model", type=click.Path(exists=True, dir_okay=False), callback=_model_argument)
 @click.argument("images", nargs=-1, required=True, type=click.Path())
+@_CLASSES
 @_command
-def predict(model, images, as_json):
+def predict(model, images, classes, as_json):
     """Say of each of IMAGES, files or folders, which class it is."""
     files, left_out = [], []
     for image in map(Path, images):
@@ -414,11 +533,10 @@ def predict(model, images, as_json):
     if not files:
         raise _Failed("there are no photos: " + (f"{shown(left_out[0][0])}: {left_out[0][1]}" if left_out else "the folder is empty"))
     with _stage("starting"):
-        _start()
-        classifier = load_classifier(model)
+        classifier = _load(model, classes)
     names = classifier.class_names
     if names is None:
-        _say(f"{shown(model)} has lost its class names (Keras drops them when it saves a file again): classes have numbers only")
+        _say(f"{_lost(model)}: classes have numbers only, unless you give --classes")
         names = [f"class {number}" for number in range(classifier.output_shape[-1])]
     dataset = Dataset("photos", tuple(files), np.zeros(len(files), np.int64), tuple(names), card=None)
     with _stage("predicting") as progress:
@@ -439,7 +557,7 @@ def predict(model, images, as_json):
             click.echo(f"{row['file']}: {row['class']} ({_percent(row['probability'])})")
         _print_left_out(_left_out(left_out))
     return {
-        "model": str(model),
+        "model": shown(model),
         "class_names": None if classifier.class_names is None else list(names),
         "predictions": rows,
         "left_out": _left_out(left_out),
@@ -463,12 +581,13 @@ def datasets(as_json):
         except ModuleNotFoundError as error:
             rows[name] = {"state": str(error)}
     rows["flowers"] = {
-        "photos": 3670, "classes": 5, "licence": "CC BY 2.0", "state": f"downloads {FLOWERS['size'] / 1e6:.0f} MB on first use"
+        "photos": 3670, "classes": 5, "licence": "CC BY 2.0", "state": "here" if any(cache_dir().glob("datasets/flowers-*/flower_photos")) else f"downloads {FLOWERS['size'] / 1e6:.0f} MB"
     }
     if not as_json:
         table = Table("name", "photos", "classes", "here?", "licence")
         for name, row in rows.items():
-            table.add_row(name, *(str(row.get(key, "")) for key in ("photos", "classes", "state", "licence")))
+            counts = [f"{row[key]:,}" if key in row else "" for key in ("photos", "classes")]
+            table.add_row(name, *counts, row["state"], row.get("licence", ""))
         _print_table(table)
         click.echo("Also tfds:NAME, an image classification set of TensorFlow Datasets, and any folder with one subfolder a class.")
     return {"datasets": rows}
@@ -477,7 +596,7 @@ def datasets(as_json):
 @main.command()
 @_command
 def backbones(as_json):
-    """List the networks, and whether they are here."""
+    """List the networks: those that are here, and those that Keras downloads."""
     rows = {}
     for name, source in BACKBONES.items():
         try:
@@ -504,10 +623,12 @@ def cache(clear, as_json):
     for name in CACHED:
         files = [path for path in (folder / name).rglob("*") if path.is_file()]
         parts[name] = {"files": len(files), "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1)}
-        if clear:
-            shutil.rmtree(folder / name, ignore_errors=True)
+        if clear and (folder / name).is_dir():
+            for path in (folder / name).iterdir():
+                if path.name != "manual":  # what a reader put there by hand for TensorFlow Datasets
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not as_json:
-        click.echo(f"{shown(folder)}" + (", now empty; it held" if clear else ""))
+        click.echo(f"{shown(folder)}" + (", cleared; it held" if clear else ""))
         for name, row in parts.items():
             click.echo(f"  {name:<10}{row['files']:>8,} files {row['megabytes']:>9,.1f} MB")
     return {"folder": str(folder), "parts": parts, "cleared": clear}
@@ -518,7 +639,6 @@ def cache(clear, as_json):
 def doctor(as_json):
     """Is this machine ready? Versions, memory, disk, photos, weights, and the speed to expect."""
     rows = []
-    _start()
     for name, check in _CHECKS.items():
         try:
             found, ok = check(), True
@@ -531,6 +651,11 @@ def doctor(as_json):
     if not as_json:
         click.echo("This machine is ready." if ready else "This machine is not ready: see the lines that begin with FAIL.")
     return {"ok": ready, "checks": rows}
+
+
+def _tensorflow():
+    _start()
+    return "TensorFlow and Keras can be imported"
 
 
 def _versions():
@@ -590,7 +715,7 @@ def _speed():
 
 
 _CHECKS = {
-    "versions": _versions, "memory": _memory, "disk": _disk, "photos": _photos, "weights": _weights, "a cat": _a_cat, "speed": _speed,
+    "tensorflow": _tensorflow, "versions": _versions, "memory": _memory, "disk": _disk, "photos": _photos, "weights": _weights, "a cat": _a_cat, "speed": _speed,
 }
 
 if __name__ == "__main__":

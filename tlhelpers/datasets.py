@@ -179,21 +179,23 @@ class Dataset:
         else:
             if not (isinstance(stratify, str) and stratify == "labels"):
                 raise ValueError("with groups, stratify must be 'labels': whole groups cannot meet two demands at once")
-            group_of = self._values(groups, "groups")
-            # Small stratified folds of whole groups, as many of them as test_size asks for: fewer folds where a class has
-            # few groups, so that both sides get some of it.
-            most = min(20, len(np.unique(group_of)), np.bincount(self.labels).max())
-            if most < 2:
+            group_of = np.unique(self._values(groups, "groups").astype(str), return_inverse=True)[1]
+            if len(np.unique(group_of)) < 2:
                 raise ValueError(f"{self.name}: one group cannot stand on both sides; groups needs two values or more")
-            classes = len(np.unique(self.labels))
-            for folds in range(most, 1, -1):
+            # Stratified folds of whole groups, one or several of which are the test: in as many as come closest to
+            # test_size, or fewer where a class then has no photo on one side.
+            fewest = min(len(np.unique(group_of[self.labels == label])) for label in np.unique(self.labels))
+            most = max(2, min(50, fewest if fewest > 1 else len(np.unique(group_of)), np.bincount(self.labels).max()))
+            taken = {folds: min(max(1, round(test_size * folds)), folds - 1) for folds in range(2, most + 1)}
+            for folds in sorted(taken, key=lambda folds: (round(abs(taken[folds] / folds - test_size), 2), folds)):
                 splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # a rare class; whether a side lacks it is checked below
+                    warnings.simplefilter("ignore", UserWarning)  # a rare class; whether a side lacks it is checked here
                     held = [fold for _, fold in splitter.split(rows, self.labels, group_of)]
-                test = np.concatenate(held[: min(max(1, round(test_size * folds)), folds - 1)])
+                test = np.concatenate(held[: taken[folds]])
                 train = np.setdiff1d(rows, test)
-                if len(np.unique(self.labels[train])) == len(np.unique(self.labels[test])) == classes:
+                sides = len(np.unique(self.labels[train])), len(np.unique(self.labels[test]))
+                if min(sides) == len(np.unique(self.labels)) or fewest < 2:  # with one group, a class has one side only
                     break
         train, test = self.subset(np.sort(train)), self.subset(np.sort(test))
         for side, part in (("training", train), ("test", test)):
@@ -274,7 +276,8 @@ def load_dataset(name, *, class_names=None, progress=None):
     Returns:
         `Dataset`. `solar_cells` knows of each photo `class`, `probability` (of a defect: 0, 1/3, 2/3 or 1) and `wafer`
         ("mono" or "poly"); `faces` knows `person`; `textiles` knows `class`; a folder knows `class`, `subfolder` (what
-        lies together in one folder below a class; of a photo that lies alone, its own path) and `sha256` of each file;
+        lies together in one folder below a class, "cats/tom"; of a photo that lies in none, its own path),
+        `subfolder_name` (the same without the class, "tom": one day or one person in several classes) and `sha256`;
         TensorFlow's sets know `class` and `part` ("train", "test").
 
     Raises:
@@ -481,6 +484,10 @@ def _folder(folder, class_names, progress):
         metadata={
             "class": np.array(names)[labels],
             "subfolder": np.array(contents.subfolders),
+            "subfolder_name": np.array([
+                subfolder if Path(subfolder).name == shown(file.name) else subfolder.partition("/")[2]
+                for subfolder, file in zip(contents.subfolders, contents.files)
+            ]),
             "sha256": np.array(contents.sha256),
         },
         left_out=contents.left_out,
@@ -490,8 +497,9 @@ def _folder(folder, class_names, progress):
             licence=f"see {', '.join(licences)} in the folder" if licences else "not stated in the folder: ask who took the photos",
             citation="none",
             classes={name: f"{count:,} photos" for name, count in zip(names, np.bincount(labels))},
-            groups="'subfolder': photos in one folder below a class folder belong together (one object, one day); "
-            "split(groups='subfolder') keeps them on one side",
+            groups="'subfolder': photos in one folder below a class folder belong together (one object); "
+            "split(groups='subfolder') keeps them on one side; with 'subfolder_name', folders of one name (one day, one "
+            "person) belong together in all classes",
             notes="who can be seen in the photos, and have they agreed?",
         ),
     )

@@ -16,6 +16,8 @@ from operator import attrgetter
 import numpy as np
 from PIL import Image
 
+from tlhelpers.images import one_at_a_time
+
 __all__ = ["Duplicate", "duplicate_groups", "find_duplicates"]
 
 # Measured on all 9.8 million pairs within solar_cells, faces, textiles and 2,934 photos of flowers, and on 400 photos
@@ -33,7 +35,6 @@ _LIKE = (0.25, 0.06)  # part that may be left at a quarter and at half of the si
 _SYMMETRIC = 0.8  # a picture that explains more than this of itself turned or mirrored has little that only it has
 _NEAR = {64: (0.0025, 0.0012), 32: (0.0015, 0.0012), 16: (0.0007, 0.0007)}  # part left in a copy, at most; if symmetric
 _CLEAR = 0.0006  # part that is left at most where no corner needs to be left out
-_SAME = 0.0005  # part that is left at most where two files may have the same pixels in different formats
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ def find_duplicates(dataset, other=None):
     first, second = (np.flatnonzero([len(rows) > 0 for rows in side]) for side in (left, right))
     for one, two, difference in _near(pictures, first, second, once=other is None):
         one, rows = left[first[one]][0], right[second[two]]
-        exact = difference < _SAME and _same_pixels(photos[one], photos[rows[0]])
-        found += [Duplicate(one, row, *(("exact", 0.0) if exact else ("near", difference))) for row in rows]
+        found += [Duplicate(one, row, "near", difference) for row in rows]
     start = 0 if other is None else len(dataset)
     found = [replace(pair, other_row=pair.other_row - start) for pair in found]
     return sorted(found, key=attrgetter("row", "other_row"))
@@ -130,7 +130,7 @@ class _Picture:
 
 def _read(photos):
     """Group photos of the same bytes or pixels: lists of places in `photos`, and one `_Picture` for each list."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:  # Pillow and hashlib let other threads work
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:  # Pillow and hashlib let other threads work
         by_bytes, by_pixels = {}, {}
         for place, digest in enumerate(readers.map(_digest_of_file, photos)):
             if digest is not None:
@@ -164,8 +164,13 @@ def _picture(photo):
     except (OSError, ValueError):
         return None
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-    grey = Image.fromarray(pixels).convert("L").convert("F").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    grey = np.asarray(grey)
+    sides = min(pixels.shape[:2])
+    with one_at_a_time(pixels.shape[0] * pixels.shape[1]):
+        grey = Image.fromarray(pixels).convert("L")
+        if grey.width * grey.height > 2**24:
+            grey = grey.reduce(4)
+        grey = np.asarray(grey.convert("F").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+    del pixels
     spread = float(grey.std())
     if spread < _FLAT:
         return digest, _Picture({}, np.zeros((8, 2), np.uint64), 0, True)
@@ -181,7 +186,7 @@ def _picture(photo):
     small = greys[_SIDE // 2]
     alike = max(np.corrcoef(small.ravel(), _turned(small, turn).ravel())[0, 1] for turn in range(1, 8))
     greys = {side: grey.astype(np.float16) for side, grey in greys.items()}
-    return digest, _Picture(greys, hashes, min(pixels.shape[:2]), bool(alike > 0 and alike**2 > _SYMMETRIC))
+    return digest, _Picture(greys, hashes, sides, bool(alike > 0 and alike**2 > _SYMMETRIC))
 
 
 def _halved(grey):
@@ -190,15 +195,6 @@ def _halved(grey):
 
     grey = gaussian_filter(grey, 1)
     return (grey[::2, ::2] + grey[1::2, ::2] + grey[::2, 1::2] + grey[1::2, 1::2]) / 4
-
-
-def _same_pixels(one, two):
-    """Whether two photos are equal when decoded whole: a JPEG and its copy as PNG, which `_read` cannot tell."""
-    (dataset, row), (other, other_row) = one, two
-    try:
-        return np.array_equal(dataset.image(row), other.image(other_row))
-    except (OSError, ValueError):  # the file was removed meanwhile
-        return False
 
 
 def _turned(grey, turn):

@@ -25,6 +25,8 @@ class Report:
         probabilities: float32 array, (n, k): what the classifier said.
         class_names: k names.
         left_out: tuple of (file, reason): photos that could not be used.
+        files: tuple of n paths, or () where they are not known. Rows are those of the data set, less photos that could not
+            be read.
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -33,6 +35,7 @@ class Report:
     probabilities: np.ndarray
     class_names: Sequence[str]
     left_out: Sequence[tuple] = ()
+    files: Sequence = ()
 
     def __post_init__(self):
         object.__setattr__(self, "labels", np.asarray(self.labels))
@@ -45,6 +48,8 @@ class Report:
             )
         if not np.isfinite(self.probabilities).all():
             raise ValueError("the classifier gives probabilities that are no finite number; its training has failed")
+        if len(self.files) not in (0, n):
+            raise ValueError(f"{len(self.files)} files for {n} photos; expected as many, or none")
         if np.min(self.labels) < 0 or np.max(self.labels) >= k:
             raise ValueError(f"labels run from {np.min(self.labels)} to {np.max(self.labels)}; expected 0..{k - 1}")
 
@@ -60,7 +65,7 @@ class Report:
 
     @property
     def wrong(self):
-        """int64 array: rows where the classifier is wrong."""
+        """int64 array: rows of this report where the classifier is wrong; `files[row]` is the photo."""
         return np.flatnonzero(self.predictions != self.labels)
 
     @property
@@ -149,7 +154,8 @@ def evaluate(classifier, dataset, *, batch_size=8, progress=None):
     if np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3 or probabilities.min() < 0:
         raise ValueError("the classifier's outputs are no probabilities (they do not sum to 1); give it a softmax at its end")
     left_out = (*dataset.left_out, *((dataset.files[row], reason) for row, reason in unread))
-    return Report(dataset.labels[kept], probabilities, tuple(dataset.class_names), left_out)
+    files = tuple(dataset.files[row] for row in kept)
+    return Report(dataset.labels[kept], probabilities, tuple(dataset.class_names), left_out, files)
 
 
 def proportion_ci(right, n):

@@ -10,11 +10,12 @@ import os
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from tlhelpers.downloads import cache_dir
-from tlhelpers.images import resize_image, shown
+from tlhelpers.images import UnreadablePhoto, resize_image, shown
 
 __all__ = ["extract_features", "predict"]
 
@@ -101,14 +102,15 @@ def run_model(model, dataset, *, batch_size=8, progress=None, store=None):
         progress(len(dataset) - len(todo), len(dataset))
 
     def read(rows):
-        """One batch, always of the same shape: another would make TensorFlow trace the model a second time."""
-        batch, good = np.zeros((min(batch_size, len(dataset)), *shape[1:]), np.float32), []
+        """One batch, always of the same shape: another would make TensorFlow trace the model a second time. Never of one
+        photo, which TensorFlow computes in another way, with other last digits."""
+        batch, good = np.zeros((max(2, min(batch_size, len(dataset))), *shape[1:]), np.float32), []
         for place, row in enumerate(rows):
             try:
                 batch[place] = resize_image(dataset.image(row, at_least=shape[1]), shape[1])
                 good.append(place)
-            except (ValueError, OSError) as error:
-                unread.append((int(row), getattr(error, "reason", str(error))))
+            except (UnreadablePhoto, OSError) as error:
+                unread.append((int(row), getattr(error, "reason", "there is no such file")))
         return batch, good
 
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
@@ -154,21 +156,23 @@ class _Store:
 
     def __init__(self, model):
         import keras
+        from PIL import __version__ as pillow
 
-        key = hashlib.sha256(f"{keras.__version__} {model.input_shape} {model.output_shape}".encode())
+        from tlhelpers import __version__
+
+        key = hashlib.sha256(f"{__version__} {keras.__version__} {pillow} {model.input_shape} {model.output_shape}".encode())
+        for layer in model.layers:  # without names: a second copy of a network has others
+            key.update(repr((type(layer).__name__, sorted((layer.get_config() | {"name": ""}).items()))).encode())
         for weight in model.weights:
-            key.update(weight.path.encode() + weight.numpy().tobytes())
+            key.update(weight.numpy().tobytes())
         self.folder = cache_dir() / "features" / key.hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.names = {}
 
     def _path(self, dataset, row):
         if row not in self.names:
-            if "sha256" in dataset.metadata:
-                self.names[row] = str(dataset.metadata["sha256"][row])
-            else:
-                with open(dataset.files[row], "rb") as file:
-                    self.names[row] = hashlib.file_digest(file, "sha256").hexdigest()
+            with open(dataset.files[row], "rb") as file:  # its content as it is now
+                self.names[row] = hashlib.file_digest(file, "sha256").hexdigest()
         return self.folder / f"{self.names[row]}.npy"
 
     def fill(self, outputs, dataset):
@@ -193,8 +197,12 @@ class _Store:
             path = self._path(dataset, row)
             try:
                 with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                    np.save(file, np.concatenate([output[row].ravel() for output in outputs]))
-                os.replace(file.name, path)
+                    try:
+                        np.save(file, np.concatenate([output[row].ravel() for output in outputs]))
+                        file.close()
+                        os.replace(file.name, path)
+                    finally:  # also after Ctrl-C
+                        Path(file.name).unlink(missing_ok=True)
             except OSError as error:  # a full disk: the features are computed all the same
                 warnings.warn(f"{shown(self.folder)}: features cannot be kept ({error.strerror}); free some space", stacklevel=4)
                 return

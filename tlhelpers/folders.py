@@ -73,6 +73,8 @@ def scan_folder(folder, *, class_names=None, progress=None):
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{shown(folder)}: there is no such folder")
+    if class_names is not None and len(set(class_names)) < max(2, len(class_names)):
+        raise ValueError(f"class_names is {class_names}; expected two names or more, all different")
     left_out, class_folders, beside = _top_level(folder, class_names)
     if class_names is None:
         _refuse_a_split_folder(folder, class_folders)
@@ -80,7 +82,7 @@ def scan_folder(folder, *, class_names=None, progress=None):
     found, of_class = [], []  # found: paths; of_class: names, row by row
     for name, class_folder in class_folders.items():
         mine = []
-        for path, reason in _walk(class_folder, visited):
+        for path, reason in _walk(class_folder, visited, folder):
             left_out.append((path, reason)) if reason else mine.append(path)
         mine.sort(key=os.fsencode)
         found += mine
@@ -119,7 +121,7 @@ def photos_below(folder):
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
-    return sorted(_walk(Path(folder), {_identity(folder)}), key=lambda pair: os.fsencode(pair[0]))
+    return sorted(_walk(Path(folder), {_identity(folder)}, folder), key=lambda pair: os.fsencode(pair[0]))
 
 
 def _top_level(folder, class_names):
@@ -129,6 +131,9 @@ def _top_level(folder, class_names):
         if kind != "folder":
             left_out.append((path, "it lies beside the class folders, not in one" if kind == "file" else kind))
             beside += [path] if kind == "file" else []
+            continue
+        if _leads_back(path, folder):
+            left_out.append((path, "a link to a folder that is read already"))
             continue
         name = unicodedata.normalize("NFC", shown(path.name))
         if name in folders:
@@ -148,7 +153,15 @@ def _top_level(folder, class_names):
     return left_out, folders, beside
 
 
-def _walk(folder, visited):
+def _leads_back(path, root):
+    """Is it a link to a folder that is read in its own place, or that holds all of it? What it holds is of another class."""
+    if not path.is_symlink():
+        return False
+    real, root = path.resolve(), Path(root).resolve()
+    return real == root or root in real.parents or real in root.parents
+
+
+def _walk(folder, visited, root):
     """(path, None) of each file below a folder, (path, reason) of what cannot be used; each folder only once."""
     waiting = [folder]
     while waiting:
@@ -157,7 +170,7 @@ def _walk(folder, visited):
                 yield path, None
             elif kind == "folder":
                 identity = _identity(path)
-                if identity in visited:
+                if identity in visited or _leads_back(path, root):
                     yield path, "a link to a folder that is read already"
                 else:
                     visited.add(identity)
@@ -216,7 +229,7 @@ def _read_all(paths, progress):
 
 def _verdict(path):
     try:
-        _, kind = decode(path, at_least=1)  # a JPEG at an eighth: read to its end, but quickly
+        kind = decode(path, at_least=1)[1]  # a JPEG at an eighth: read to its end, but quickly
         if kind not in _KINDS.get(path.suffix.lower(), (kind,)):
             return f"a {kind} photo, but its name ends in {path.suffix}; rename it to what it is", None
         with open(path, "rb") as file:

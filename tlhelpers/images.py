@@ -26,7 +26,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 # 67 million pixels, 8,192 × 8,192. A file of a few kB can announce billions: a decompression bomb.
 MAX_PIXELS = 2**26
 MAX_SCANS = 100  # a progressive JPEG has about ten
-_TOO_LARGE = f"it claims more than {MAX_PIXELS / 1e6:.0f} million pixels, perhaps a decompression bomb; make it smaller"
+_TOO_LARGE = f"more pixels than the {MAX_PIXELS / 1e6:.0f} million that are read here, perhaps a decompression bomb; save it smaller"
 
 _ONE_BIG = threading.Lock()  # large pictures are decoded one at a time, however many threads read
 _BEGINNINGS = (  # of files that often lie among photos and are none
@@ -98,7 +98,7 @@ def decode(path, *, at_least=None):
             _look_before_decoding(file, path)
             if at_least is not None:
                 file.draft(None, (2 * at_least, 2 * at_least))
-            with _ONE_BIG if file.width * file.height > MAX_PIXELS // 4 else contextlib.nullcontext():
+            with one_at_a_time(file.width * file.height):
                 white_is_zero = file.format == "TIFF" and file.tag_v2.get(262) == 0
                 return _to_rgb(_upright(file), white_is_zero), file.format
     except Exception as error:  # a damaged file can fail in any way
@@ -158,8 +158,17 @@ def shown(path):
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def printable(text):
+    """The same text, with escapes in place of what cannot be printed or would do something to a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_at_a_time(pixels):
+    """To be entered before a picture is worked on: of large ones only one at a time, for the sake of the memory."""
+    return _ONE_BIG if pixels > MAX_PIXELS // 4 else contextlib.nullcontext()
 
 
 def _upright(file):
@@ -174,7 +183,7 @@ def _upright(file):
 def _look_before_decoding(file, path):
     """Raise an error where a small file would take much memory or time, or where checksums are wrong, before it is decoded."""
     if file.width * file.height > MAX_PIXELS:
-        raise ValueError(_TOO_LARGE)
+        raise ValueError(f"{file.width:,} × {file.height:,}, {_TOO_LARGE}")
     if file.format == "TIFF" and file.tag_v2.get(322, 1) * file.tag_v2.get(323, 1) > MAX_PIXELS:
         raise ValueError("its tiles are larger than any picture may be")
     if file.format == "PPM" and file.tile[0][0] != "raw" and file.width * file.height > MAX_PIXELS // 16:
@@ -240,7 +249,9 @@ def _what_it_is(path):
         beginning = file.read(512)
     if not beginning:
         return "the file is empty"
-    if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIC:
-        return "HEIC, the format of recent phones; convert it to JPEG, and let the phone save JPEG ('most compatible')"
+    if beginning[4:8] == b"ftyp" and beginning[8:12] not in _HEIC:
+        return "a video, or a photo in a format that is not read here"
+    if beginning[4:8] == b"ftyp":
+        return "HEIC, the format of recent phones; export it as JPEG, and let the phone save JPEG ('most compatible')"
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), "no photo in a format that is read here; convert it to JPEG or PNG")
