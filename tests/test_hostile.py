@@ -1,5 +1,6 @@
 """1,000 hostile files never end a run: each is used right or named in the report, and memory stays under 2 GiB."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -152,3 +153,16 @@ def test_features_of_all_of_them_are_numbers(session):
 
 def test_memory_stays_under_2_gib(session):
     assert max(session.peaks.values()) < 2 * 2**30, session.peaks
+
+
+def test_the_command_makes_a_classifier_of_what_can_be_used_and_names_the_rest(records, session, tmp_path):
+    out = tmp_path / "model.keras"
+    run = subprocess.run(
+        [sys.executable, "-m", "tlhelpers.cli", "fit", session.folder, "--out", out, "--json"], capture_output=True,
+        timeout=600,  # a guard against waiting for ever
+    )
+    assert run.returncode == 0, run.stderr.decode(errors="replace")
+    result = json.loads(run.stdout)
+    assert result["n_train"] + result["n_test"] == len(session.photos)
+    assert {row["file"] for row in result["left_out"]} == {shown(path) for path, _ in session.left_out}
+    assert all(row["reason"] for row in result["left_out"]) and out.is_file()

@@ -28,7 +28,7 @@ MAX_PIXELS = 2**26
 MAX_SCANS = 100  # a progressive JPEG has about ten
 _TOO_LARGE = f"more pixels than the {MAX_PIXELS / 1e6:.0f} million that are read here, perhaps a decompression bomb; save it smaller"
 
-_ONE_BIG = threading.Lock()  # large pictures are decoded one at a time, however many threads read
+_ONE_LARGE = threading.Lock()  # large pictures are decoded one at a time, however many threads read
 _BEGINNINGS = (  # of files that often lie among photos and are none
     (b"<!doctype html", "a web page"), (b"<html", "a web page"), (b"<?xml", "an XML or SVG file"), (b"<svg", "an SVG drawing"),
     (b"%pdf", "a PDF"), (b"pk\3\4", "a zip archive"), (b"%!ps", "a PostScript file"), (b"8bps", "a Photoshop file"),
@@ -63,7 +63,8 @@ def read_image(path, *, at_least=None):
     Args:
         path: file in JPEG, PNG, GIF, BMP, WebP, TIFF or PGM/PPM.
         at_least: side in pixels that you will resize the photo to. A JPEG that is much larger is then decoded at 1/2,
-            1/4 or 1/8 of its size, never below twice this side, which is several times as fast. None decodes all of it.
+            1/4 or 1/8 of its size, which is several times as fast, and other photos of more than 16 million pixels are
+            shrunk, never below twice this side. None gives all pixels.
 
     Returns:
         uint8 array, (height, width, 3), RGB 0..255.
@@ -98,9 +99,14 @@ def decode(path, *, at_least=None):
             _look_before_decoding(file, path)
             if at_least is not None:
                 file.draft(None, (2 * at_least, 2 * at_least))
-            with one_at_a_time(file.width * file.height):
+            large = file.width * file.height > MAX_PIXELS // 4
+            with _ONE_LARGE if large else contextlib.nullcontext():
                 white_is_zero = file.format == "TIFF" and file.tag_v2.get(262) == 0
-                return _to_rgb(_upright(file), white_is_zero), file.format
+                photo = _upright(file)
+                if large and at_least is not None and photo.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+                    # What follows makes several copies: of a large picture that will be small, from the small one.
+                    photo = photo.reduce(max(1, min(photo.size) // (2 * at_least)))
+                return _to_rgb(photo, white_is_zero), file.format
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
@@ -164,11 +170,6 @@ def shown(path):
 def printable(text):
     """The same text, with escapes in place of what cannot be printed or would do something to a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def one_at_a_time(pixels):
-    """To be entered before a picture is worked on: of large ones only one at a time, for the sake of the memory."""
-    return _ONE_BIG if pixels > MAX_PIXELS // 4 else contextlib.nullcontext()
 
 
 def _upright(file):
