@@ -10,6 +10,7 @@ import os
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -156,11 +157,9 @@ class _Store:
 
     def __init__(self, model):
         import keras
-        from PIL import __version__ as pillow
 
-        from tlhelpers import __version__
-
-        key = hashlib.sha256(f"{__version__} {keras.__version__} {pillow} {model.input_shape} {model.output_shape}".encode())
+        versions = [version(name) for name in ("tlhelpers", "keras", "pillow")]
+        key = hashlib.sha256(f"{versions} {model.input_shape} {model.output_shape}".encode())
         for layer in model.layers:  # without names: a second copy of a network has others
             key.update(repr((type(layer).__name__, sorted((layer.get_config() | {"name": ""}).items()))).encode())
         for weight in model.weights:
