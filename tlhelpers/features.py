@@ -156,8 +156,6 @@ class _Store:
     """
 
     def __init__(self, model):
-        import keras
-
         versions = [version(name) for name in ("tlhelpers", "keras", "pillow")]
         key = hashlib.sha256(f"{versions} {model.input_shape} {model.output_shape}".encode())
         for layer in model.layers:  # without names: a second copy of a network has others
