@@ -400,7 +400,7 @@ def _print_leaks(result):
     for files in result.get("copies_in_two_classes", ())[:SHOWN]:
         click.echo(f"LABEL: one photo in two classes: {', '.join(files[:4])}")
     if result.get("copies"):
-        click.echo(f"{result['copies']:,} photos to learn from or to split are copies of one another; copies stay on one side")
+        click.echo(f"{result['copies']:,} of the photos to learn from are copies of one another; a split keeps copies on one side")
 
 
 def _accuracy(numbers):
@@ -460,7 +460,10 @@ def _model_card(result, train, network):
         "",
         "| class | test photos | recall | precision |",
         "|---|---|---|---|",
-        *(f"| {_cell(name)} | {row['n']:,} | {_percent(row['recall'])} | {_percent(row['precision'])} |" for name, row in result["per_class"].items()),
+        *(
+            f"| {_cell(name)} | {row['n']:,} | {_percent(row['recall'])} | {_percent(row['precision'])} |"
+            for name, row in result["per_class"].items()
+        ),
     ]
     if result["left_out"]:
         lines += ["", "## Left out", "", *(f"- `{row['file']}`: {row['reason']}" for row in result["left_out"])]
@@ -580,8 +583,10 @@ def datasets(as_json):
             }
         except ModuleNotFoundError as error:
             rows[name] = {"state": str(error)}
+    flowers_here = any(cache_dir().glob("datasets/flowers-*/flower_photos"))
     rows["flowers"] = {
-        "photos": 3670, "classes": 5, "licence": "CC BY 2.0", "state": "here" if any(cache_dir().glob("datasets/flowers-*/flower_photos")) else f"downloads {FLOWERS['size'] / 1e6:.0f} MB"
+        "photos": 3670, "classes": 5, "licence": "CC BY 2.0",
+        "state": "here" if flowers_here else f"downloads {FLOWERS['size'] / 1e6:.0f} MB",
     }
     if not as_json:
         table = Table("name", "photos", "classes", "here?", "licence")
