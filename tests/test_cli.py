@@ -1,13 +1,16 @@
 """cli.py: the command, called as a reader calls it."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -406,21 +409,29 @@ def test_ctrl_c_loses_nothing_that_was_finished(tmp_path):
     cache = tmp_path / "cache"
     command = [*COMMAND, "fit", tmp_path / "photos", "--out", tmp_path / "m.keras", "--json"]
     environment = os.environ | {"TLHELPERS_CACHE": str(cache)}
+
+    def known():
+        """Key → place of each row that the cache knows."""
+        places = {}
+        for index in cache.glob("features/*/index.sqlite"):
+            with closing(sqlite3.connect(index, timeout=60)) as database, contextlib.suppress(sqlite3.OperationalError):
+                places |= database.execute("SELECT key, place FROM places").fetchall()
+        return places
+
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and len(list(cache.glob("features/*/*.npy"))) < 40:
-        time.sleep(0.02)  # leaves the processor to the other
+    while process.poll() is None and len(known()) < 40:
+        time.sleep(0.05)  # leaves the processor to the other
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
     assert "what was finished is kept" in json.loads(out)["error"]
     assert not list(tmp_path.glob("*.keras"))
-    kept = {path: path.stat().st_mtime_ns for path in cache.glob("features/*/*.npy")}
+    kept = known()
     assert 40 <= len(kept) < 450
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(list(cache.glob("features/*/*.npy"))) == 450
-    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert not list(cache.glob("features/*/*.part"))
+    assert len(known()) == 450 and kept.items() <= known().items()
+    assert {path.name for path in cache.rglob("*") if path.is_file()} == {"photos.sqlite", "index.sqlite", "rows.bin"}
 
 
 # --- what there is ------------------------------------------------------------------------------------------------

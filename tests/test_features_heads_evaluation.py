@@ -12,26 +12,31 @@ from tlhelpers.features import predict
 from tlhelpers.heads import FIXED_STRENGTH, STRENGTHS
 
 
+def close(ours, theirs):
+    """Another engine adds in another order: the largest difference, as part of the largest value."""
+    return np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
 # --- extract_features ---------------------------------------------------------------------------------------------
 
 
 def test_features_are_what_plain_keras_predicts(cell_features, cell_photos, small):
     plain = small.model.predict(cell_photos, batch_size=8, verbose=0)
     assert cell_features.shape == (20, 1280) and cell_features.dtype == np.float32
-    assert np.allclose(cell_features, plain, rtol=1e-4, atol=1e-5)
+    assert close(cell_features, plain)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 20, 64])
 def test_batch_size_changes_neither_features_nor_their_order(cells, small, cell_features, batch_size):
-    features = tl.extract_features(cells, small, batch_size=batch_size)
+    features = tl.extract_features(cells, small, batch_size=batch_size, cache=False)
     assert features.shape == cell_features.shape
-    assert np.allclose(features, cell_features, rtol=1e-4, atol=1e-5)
+    assert close(features, cell_features)
 
 
 def test_rows_follow_the_order_of_the_data_set(cells, small, cell_features):
     order = np.random.default_rng(0).permutation(len(cells))
-    shuffled = tl.extract_features(cells.subset(order), small, batch_size=6)
-    assert np.allclose(shuffled, cell_features[order], rtol=1e-4, atol=1e-5)
+    shuffled = tl.extract_features(cells.subset(order), small, batch_size=6, cache=False)
+    assert close(shuffled, cell_features[order])
 
 
 def test_pooled_features_are_the_means_of_the_maps(cells, small):
@@ -39,15 +44,15 @@ def test_pooled_features_are_the_means_of_the_maps(cells, small):
         maps = tl.extract_features(cells, small, cut_point=name, pool=False)
         pooled = tl.extract_features(cells, small, cut_point=name)
         assert maps.shape == (20, *shape) and maps.dtype == np.float32
-        assert np.allclose(maps.mean(axis=(1, 2)), pooled, rtol=1e-4, atol=1e-5)
+        assert close(maps.mean(axis=(1, 2)), pooled)
 
 
 def test_a_list_of_cut_points_gives_the_features_of_each(cells, small, cell_features):
     several = tl.extract_features(cells, small, cut_point=["stage_5", "top", "stem"], batch_size=8)
     assert isinstance(several, list) and [features.shape for features in several] == [(20, 112), (20, 1280), (20, 32)]
-    assert np.allclose(several[1], cell_features, rtol=1e-4, atol=1e-5)
+    assert close(several[1], cell_features)
     alone = tl.extract_features(cells, small, cut_point="stage_5")
-    assert np.allclose(several[0], alone, rtol=1e-4, atol=1e-5)
+    assert close(several[0], alone)
 
 
 def test_a_list_of_one_cut_point_gives_a_list_of_one(cells, small):
@@ -114,63 +119,6 @@ def test_evaluate_leaves_out_and_names_photos_that_can_no_longer_be_read(cells, 
     assert np.allclose(report.probabilities, whole.probabilities[kept], atol=1e-5)
     assert [path.name for path, _ in report.left_out] == ["broken.png"] * 2 and "18 photos, 2 left out" in str(report)
     assert report.files == tuple(cells.files[row] for row in kept)  # so that wrong rows can still be looked up
-
-
-# --- what is kept on disk -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def kept_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
-    return lambda: sorted((tmp_path / "cache").glob("features/*/*"))
-
-
-def copied(dataset, folder):
-    """The same photos as files of their own, which a test may damage."""
-    folder.mkdir()
-    files = [folder / file.name for file in dataset.files]
-    for mine, file in zip(files, dataset.files):
-        mine.write_bytes(file.read_bytes())
-    return tl.Dataset("copied", files, dataset.labels, dataset.class_names, dataset.card)
-
-
-def test_kept_features_are_the_same_and_only_a_changed_photo_is_computed_again(cells, small, kept_files, tmp_path):
-    own = copied(cells, tmp_path / "photos")
-    plain = tl.extract_features(own, small, cut_point=["stage_2", "top"])
-    first = tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)
-    assert len(kept_files()) == 20 and all(np.array_equal(a, b) for a, b in zip(plain, first))
-    when = {file: file.stat().st_mtime_ns for file in kept_files()}
-    own.files[5].write_bytes(own.files[6].read_bytes())  # known by its content under another name
-    again = tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)
-    assert {file: file.stat().st_mtime_ns for file in kept_files()} == when
-    assert np.array_equal(again[1][5], first[1][6]) and np.array_equal(again[1][7], first[1][7])
-    own.files[5].write_bytes(b"no photo")
-    with pytest.warns(UserWarning, match="1 of 20 photos cannot be read"):
-        assert np.isnan(tl.extract_features(own, small, cut_point=["stage_2", "top"], cache=True)[0][5]).all()
-    assert len(kept_files()) == 20  # what could not be read is not kept
-
-
-def test_features_of_another_network_size_or_cut_are_not_mixed_up(cells, small, kept_files):
-    few = cells.subset(slice(4))
-    calls = [
-        lambda cache: tl.extract_features(few, small, cache=cache),
-        lambda cache: tl.extract_features(few, small, cut_point="stage_7", cache=cache),
-        lambda cache: tl.extract_features(few, tl.load_backbone("efficientnet_lite0", image_size=96), cache=cache),
-    ]
-    kept = [call(True) for call in calls]
-    assert len({file.parent for file in kept_files()}) == 3
-    for call, features in zip(calls, kept):
-        assert np.array_equal(call(True), features) and np.allclose(call(False), features, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all"])
-def test_a_damaged_file_of_features_is_computed_again(cells, small, kept_files, damage):
-    few = cells.subset(slice(4))
-    before = tl.extract_features(few, small, cache=True)
-    victim = kept_files()[1]
-    victim.write_bytes(damage)
-    assert np.array_equal(tl.extract_features(few, small, cache=True), before)
-    assert victim.stat().st_size > 1000
 
 
 def test_a_model_without_one_fixed_size_is_refused(cells):

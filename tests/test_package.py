@@ -16,7 +16,8 @@ import tlhelpers as tl
 from tlhelpers import plots
 
 MODULES = (
-    "images", "folders", "downloads", "datasets", "duplicates", "backbones", "features", "heads", "classifiers", "evaluation",
+    "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
+    "heads", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets", "cli",
 )
 FOLDER = Path(tl.__file__).parent

@@ -41,7 +41,8 @@ _HOME = {
     "check": "exercises",
 }
 _MODULES = (
-    "images", "folders", "downloads", "datasets", "duplicates", "backbones", "features", "heads", "classifiers", "evaluation",
+    "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
+    "heads", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets",
 )
 

@@ -178,19 +178,22 @@ class Backbone:
 
         Args:
             cut_point: one name of `cut_points`, or a list of them for several outputs; None is the last.
-            pool: average over the picture's height and width; the last cut point then gives what `model` gives.
+            pool: "average" (True is the same) or "max" over the picture's height and width; False keeps the maps. The last
+                cut point, averaged, gives what `model` gives.
 
         Returns:
             frozen `keras.Model`: RGB 0..255 → (n, channels) or, with pool=False, (n, height, width, channels). It shares
             its weights with `model`.
 
         Raises:
-            ValueError: `cut_point` is not one of `cut_points`.
+            ValueError: `cut_point` is not one of `cut_points`, or `pool` is none of these.
 
-        Explained in notebooks/02_what_a_network_knows.ipynb.
+        Explained in notebooks/02_what_a_network_knows.ipynb; "max" in notebooks/06_where_to_cut.ipynb.
         """
         import keras
 
+        if pool not in (True, False, "average", "max"):
+            raise ValueError(f"pool is {pool!r}; expected 'average', 'max' or False")
         single = cut_point is None or isinstance(cut_point, str)
         names = [self.cut_points[-1] if cut_point is None else cut_point] if single else list(cut_point)
         if not names or len(set(names)) < len(names) or not set(names) <= set(self.cut_points):
@@ -202,7 +205,9 @@ class Backbone:
         outputs = []
         for name in names:
             x = operations[self.cut_layers[name]].output
-            if pool and name == self.cut_points[-1]:  # not averaged here: ConvNeXt normalises what it has averaged
+            if pool == "max":
+                x = keras.layers.GlobalMaxPooling2D(name=f"{name}_maximum")(x)
+            elif pool and name == self.cut_points[-1]:  # not averaged here: ConvNeXt normalises what it has averaged
                 x = self.model.output
             elif pool:
                 x = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(x)

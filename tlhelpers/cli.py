@@ -205,7 +205,7 @@ def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
         with contextlib.redirect_stdout(sys.stderr):  # Keras shows there how its download goes on
             network = load_backbone(backbone)
     with _stage("features", seconds) as progress:
-        features = extract_features(train, network, cache=True, progress=progress)
+        features = extract_features(train, network, progress=progress)
     with _stage("head", seconds):
         unread = np.isnan(features).all(axis=1)
         head = train_head(features, train.labels, seed=seed)

@@ -5,51 +5,74 @@ Explained in notebooks/03_feature_extraction.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-import tempfile
+import math
+import sqlite3
+import time
 import warnings
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
+from tlhelpers.datasets import Dataset
 from tlhelpers.downloads import cache_dir
+from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint
 from tlhelpers.images import UnreadablePhoto, resize_image, shown
+from tlhelpers.store import KnownFiles, RowStore, digest, settled, signature
 
 __all__ = ["extract_features", "predict"]
 
+_FLUSH_SECONDS, _FLUSH_BYTES = 0.5, 2**26  # features are written to disk at least this often
 
-def extract_features(dataset, backbone, *, cut_point=None, pool=True, batch_size=8, cache=False, progress=None):
+
+def extract_features(
+    dataset, backbone, *, cut_point=None, pool=True, batch_size=8, dtype="float32", cache=True, progress=None
+):
     """Send each photo through the frozen backbone once.
 
     Args:
         dataset: `Dataset` of n photos; each is squeezed to `backbone.image_size`.
         backbone: `Backbone`; only its weights up to `cut_point` are used.
         cut_point: name from `backbone.cut_points`, or a list of names; None is the last.
-        pool: average over the picture's height and width.
-        batch_size: photos a step; memory grows with it, results do not change. On a CPU small is fast: what one step
-            computes then stays in the processor's cache.
+        pool: "average" (True is the same) or "max" over the picture's height and width; False keeps the maps.
+        batch_size: photos a step where Keras computes, as on a GPU. LiteRT, which computes on a processor, takes one
+            photo at a time on each core. Results do not change.
+        dtype: "float32", or "float16", which takes half the space and has three digits left: enough for a head.
         cache: keep the features of each photo on disk, and take from there what is known (5 kB a photo; see
             `tlhelpers.cache_dir`). They are known by the photo's content and the network's weights.
-        progress: function that is called with (photos done, photos in all) after each step; None calls nothing.
+        progress: True shows a bar with rate and time left; a function is called with (photos done, photos in all) after
+            each step; None does neither.
 
     Returns:
-        float32 array, (n, channels) or, with pool=False, (n, height, width, channels); rows in the order of `dataset`.
+        array of `dtype`, (n, channels) or, with pool=False, (n, height, width, channels); rows in the order of `dataset`.
         For a list of cut points: a list of such arrays. The row of a photo that cannot be read is nan, and a warning
-        names it; `train_head` leaves such rows out.
+        names it; `train_head` leaves such rows out. What comes from the cache may be a memory map (`numpy.memmap`): it is read
+        from disk as it is used, and what you write into it stays in memory.
 
     Raises:
-        ValueError: `cut_point` is not one of `backbone.cut_points`, the data set is empty, or none of its photos can be
-            read.
+        ValueError: `cut_point` is not one of `backbone.cut_points`, the data set is empty, none of its photos can be
+            read, or float16 cannot hold the features.
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     model = backbone.cut(cut_point, pool=pool)
-    store = _Store(model) if cache else None
-    features, unread = run_model(model, dataset, batch_size=batch_size, progress=progress, store=store)
+    size, shapes = _shapes(model, dataset, batch_size)
+    if np.dtype(dtype) not in (np.float32, np.float16):
+        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'")
+    length = sum(math.prod(shape) for shape in shapes)
+    with _bar(progress) as progress, _Kept(model, dataset, length, dtype, cache) as kept:
+        rows, todo = kept.rows()
+        if progress is not None and len(todo) < len(dataset):
+            progress(len(dataset) - len(todo), len(dataset))
+        unread = []
+        if len(todo):
+            unread = _fill(rows, todo, dataset, size, kept.engine(batch_size), kept, progress)
+    _refuse_none(dataset, unread)
     _warn(dataset, unread)
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    features = [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)]
     return features[0] if cut_point is None or isinstance(cut_point, str) else features
 
 
@@ -60,7 +83,7 @@ def predict(model, dataset, *, batch_size=8, progress=None):
         model: `keras.Model`: RGB 0..255, (n, size, size, 3) → one or several outputs.
         dataset: `Dataset` of n photos; each is squeezed to the size that the model takes.
         batch_size: photos a step.
-        progress: function that is called with (photos done, photos in all) after each step; None calls nothing.
+        progress: as for `extract_features`.
 
     Returns:
         float32 array, (n, …), or a list of them where the model has several outputs; rows in the order of `dataset`. The
@@ -77,16 +100,27 @@ def predict(model, dataset, *, batch_size=8, progress=None):
     return outputs if isinstance(model.output_shape, list) else outputs[0]
 
 
-def run_model(model, dataset, *, batch_size=8, progress=None, store=None):
+def run_model(model, dataset, *, batch_size=8, progress=None):
     """What `predict` does, with one array for each output of the model, and with the photos that could not be read.
 
     Args:
         model, dataset, batch_size, progress: as for `predict`.
-        store: `_Store`: what it knows is not computed a second time; None keeps nothing.
 
     Returns:
         list of arrays, and a list of (row, reason).
     """
+    size, shapes = _shapes(model, dataset, batch_size)
+    rows = np.empty((len(dataset), sum(math.prod(shape) for shape in shapes)), np.float32)
+    engine = KerasEngine(model, min(batch_size, len(dataset)))
+    with _bar(progress) as progress:
+        unread = _fill(rows, np.arange(len(dataset)), dataset, size, engine, None, progress)
+    _refuse_none(dataset, unread)
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)], unread
+
+
+def _shapes(model, dataset, batch_size):
+    """Side in pixels of the photos that the model takes, and the shapes of what it gives for one."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more photos a step")
     if len(dataset) == 0:
@@ -94,45 +128,73 @@ def run_model(model, dataset, *, batch_size=8, progress=None, store=None):
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2]:
         raise ValueError(f"the model takes input of shape {shape}; expected (None, size, size, 3) with a fixed size")
-    single = not isinstance(model.output_shape, list)
-    output_shapes = [model.output_shape] if single else model.output_shape
-    outputs = [np.full((len(dataset), *output_shape[1:]), np.nan, np.float32) for output_shape in output_shapes]
-    todo = np.arange(len(dataset)) if store is None else store.fill(outputs, dataset)
+    outputs = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
+    return shape[1], [tuple(output[1:]) for output in outputs]
+
+
+def _fill(rows, todo, dataset, size, engine, kept, progress):
+    """Compute the rows `todo` of `rows`; returns the photos that could not be read, as (row, reason)."""
     unread = []
-    if progress and len(todo) < len(dataset):
-        progress(len(dataset) - len(todo), len(dataset))
 
-    def read(rows):
-        """One batch, always of the same shape: another would make TensorFlow trace the model a second time. Never of one
-        photo, which TensorFlow computes in another way, with other last digits."""
-        batch, good = np.zeros((max(2, min(batch_size, len(dataset))), *shape[1:]), np.float32), []
-        for place, row in enumerate(rows):
+    def work(some):
+        """Read some photos and, where the engine can do that in threads, send them through the network."""
+        batch, seen, reasons = np.zeros((engine.batch_size, size, size, 3), np.float32), [], []
+        for place, row in enumerate(some):
+            path, reason = dataset.files[row], None
             try:
-                batch[place] = resize_image(dataset.image(row, at_least=shape[1]), shape[1])
-                good.append(place)
+                before = kept and kept.look(path)
+                batch[place] = resize_image(dataset.image(row, at_least=size), size)
+                seen.append(kept and kept.same(path, before))
             except (UnreadablePhoto, OSError) as error:
-                unread.append((int(row), getattr(error, "reason", "there is no such file")))
-        return batch, good
+                reason = getattr(error, "reason", "there is no such file")
+                seen.append(None)
+            reasons.append(reason)
+        readable = not all(reasons)
+        return some, seen, reasons, engine.run(batch) if engine.parallel and readable else batch, readable
 
-    batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    with ThreadPoolExecutor(1) as reader:  # reads the next batch while the network works on this one
-        waiting = reader.submit(read, batches[0]) if batches else None
-        for number, rows in enumerate(batches):
-            batch, good = waiting.result()
-            if number + 1 < len(batches):
-                waiting = reader.submit(read, batches[number + 1])
-            results = model.predict_on_batch(batch)
-            for output, result in zip(outputs, [results] if single else results):
-                output[rows[good]] = result[good]
-            if store is not None:
-                store.keep(outputs, dataset, rows[good])
-            if progress:
-                progress(len(dataset) - len(todo) + number * batch_size + len(rows), len(dataset))
+    done = len(dataset) - len(todo)
+    groups = [todo[start : start + engine.batch_size] for start in range(0, len(todo), engine.batch_size)]
+    with ThreadPoolExecutor(engine.workers) as pool:
+        for some, seen, reasons, results, readable in _in_order(pool, work, groups, 3 * engine.workers):
+            if readable and not engine.parallel:
+                results = engine.run(results)
+            for place, (row, identity, reason) in enumerate(zip(some, seen, reasons)):
+                if reason is None:
+                    with np.errstate(over="ignore"):
+                        rows[row] = np.concatenate([result[place].ravel() for result in results])
+                    if rows.dtype == np.float16 and np.isinf(rows[row]).any():
+                        raise ValueError("features reach more than 65,504, the largest that float16 holds; use dtype='float32'")
+                    if identity:
+                        kept.keep(row, identity)
+                else:
+                    rows[row] = np.nan
+                    unread.append((int(row), reason))
+            done += len(some)
+            if progress is not None:
+                progress(done, len(dataset))
+    return unread
+
+
+def _in_order(pool, work, groups, ahead):
+    """Results of `work`, in order, with at most `ahead` groups under way."""
+    waiting = deque()
+    try:
+        for some in groups:
+            waiting.append(pool.submit(work, some))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # after an error, or Ctrl-C
+        for future in waiting:
+            future.cancel()
+
+
+def _refuse_none(dataset, unread):
     if len(unread) == len(dataset):
         raise ValueError(
             f"{dataset.name}: none of its {len(dataset):,} photos can be read; the first: {_told(dataset, unread[0])}"
         )
-    return outputs, unread
 
 
 def _warn(dataset, unread):
@@ -149,57 +211,133 @@ def _told(dataset, pair):
     return f"{shown(dataset.files[row])}: {reason}"
 
 
-class _Store:
-    """One small file a photo in the cache folder, named by the photo's content, in a folder named by the network's.
+@contextlib.contextmanager
+def _bar(progress):
+    """The function to call after each step, for what the caller gave."""
+    if progress is not True:
+        yield progress if callable(progress) else None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    Each is written whole or not at all, so that neither a killed process nor a second one at work can leave half a row.
-    """
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("photos, {task.fields[rate]:.0f} a second,"), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("left")) as bar:
+        task, began = bar.add_task("", total=None, rate=0), None
 
-    def __init__(self, model):
-        versions = [version(name) for name in ("tlhelpers", "keras", "pillow")]
-        key = hashlib.sha256(f"{versions} {model.input_shape} {model.output_shape}".encode())
-        for layer in model.layers:  # without names: a second copy of a network has others
-            key.update(repr((type(layer).__name__, sorted((layer.get_config() | {"name": ""}).items()))).encode())
-        for weight in model.weights:
-            key.update(weight.numpy().tobytes())
-        self.folder = cache_dir() / "features" / key.hexdigest()[:24]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.names = {}
+        def show(done, total):
+            nonlocal began
+            began = began or (done, time.perf_counter())
+            rate = (done - began[0]) / max(time.perf_counter() - began[1], 1e-3)
+            bar.update(task, completed=done, total=total, rate=rate)
 
-    def _path(self, dataset, row):
-        if row not in self.names:
-            with open(dataset.files[row], "rb") as file:  # its content as it is now
-                self.names[row] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self.folder / f"{self.names[row]}.npy"
+        yield show
 
-    def fill(self, outputs, dataset):
-        """Put what is known into `outputs`; returns the rows that are not, int array."""
-        unknown = []
-        for row in range(len(dataset)):
-            try:
-                kept = np.load(self._path(dataset, row), allow_pickle=False)
-            except (OSError, ValueError, EOFError):  # not there, or damaged: computed again
-                kept = np.empty(0)
-            if kept.shape != (sum(output[row].size for output in outputs),):
-                unknown.append(row)
-                continue
-            start = 0
-            for output in outputs:
-                output[row] = kept[start : start + output[row].size].reshape(output[row].shape)
-                start += output[row].size
-        return np.array(unknown, dtype=np.int64)
 
-    def keep(self, outputs, dataset, rows):
-        for row in rows:
-            path = self._path(dataset, row)
-            try:
-                with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                    try:
-                        np.save(file, np.concatenate([output[row].ravel() for output in outputs]))
-                        file.close()
-                        os.replace(file.name, path)
-                    finally:  # also after Ctrl-C
-                        Path(file.name).unlink(missing_ok=True)
-            except OSError as error:  # a full disk: the features are computed all the same
-                warnings.warn(f"{shown(self.folder)}: features cannot be kept ({error.strerror}); free some space", stacklevel=4)
-                return
+class _Kept:
+    """What the cache knows of a data set's features, and what it learns of them; with cache=False, nothing."""
+
+    _converted = OrderedDict()  # fingerprint → converted network: those used last
+
+    def __init__(self, model, dataset, length, dtype, cache):
+        self._model, self._dataset, self._dtype = model, dataset, np.dtype(dtype)
+        self._files = self._store = None
+        self._waiting, self._bytes, self._when = [], 0, time.perf_counter()
+        self._rows = np.empty((0, length), dtype)
+        self._key = fingerprint(model)
+        # A data set that makes its own pictures, by other means than reading a file, has no content to be known by.
+        if cache and type(dataset).image is Dataset.image:
+            folder = cache_dir() / "features"
+            with self._caring():
+                self._store = RowStore(folder / f"{self._key}_{self._dtype.name}", length, dtype)
+                self._files = KnownFiles(folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._flush()  # also after Ctrl-C: what is finished stays
+        for part in (self._files, self._store):
+            if part is not None:
+                part.close()
+
+    @contextlib.contextmanager
+    def _caring(self):
+        """Without space, permission or a sound database, features are computed all the same; a warning says so once."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            self._store = None
+            warnings.warn(
+                f"{shown(cache_dir())}: features cannot be kept ({getattr(error, 'strerror', None) or error}); free some space, "
+                "or clear it with `tlhelpers cache --clear`",
+                stacklevel=5,
+            )
+
+    def rows(self):
+        """All rows, (n, length), those that are known filled in; and the places of the others, int array."""
+        n, length = len(self._dataset), self._rows.shape[1]
+        with self._caring():
+            if self._store is not None:
+                places = self._store.find(self._digests())
+                if (places >= 0).all():
+                    return self._store.read(places), np.arange(0)
+                self._rows, known = np.empty((n, length), self._dtype), np.flatnonzero(places >= 0)
+                self._rows[known] = self._store.read(places[known])
+                return self._rows, np.flatnonzero(places < 0)
+        self._rows = np.empty((n, length), self._dtype)
+        return self._rows, np.arange(n)
+
+    def _digests(self):
+        """Of each file, None where it cannot be read. Those of which nothing is known are read, in several threads."""
+        files = self._dataset.files
+        digests = self._files.digests(files)
+        unknown = [row for row, known in enumerate(digests) if known is None]
+        if unknown and len(self._store):  # else none of them has a row
+            with ThreadPoolExecutor(4) as pool:
+                looked = list(pool.map(self.look, [files[row] for row in unknown]))
+            for row, look in zip(unknown, looked):
+                digests[row] = look and look[1]
+            self._files.remember([(files[row], *look) for row, look in zip(unknown, looked) if look])
+        return digests
+
+    def engine(self, batch_size):
+        """What computes: LiteRT, or Keras where that is better."""
+        if self._key not in self._converted:
+            self._converted[self._key] = convert(self._model)
+            while len(self._converted) > 8:
+                self._converted.popitem(last=False)
+        flatbuffer = self._converted[self._key]
+        self._converted.move_to_end(self._key)
+        if flatbuffer is None:
+            return KerasEngine(self._model, min(batch_size, len(self._dataset)))
+        return LiteRTEngine(flatbuffer)
+
+    def look(self, path):
+        """What the file is before it is read: (signature, SHA-256), or None; called in several threads."""
+        if self._store is None:
+            return None
+        try:
+            return signature(path), digest(path)
+        except OSError:
+            return None
+
+    def same(self, path, before):
+        """`before`, if the file is still what it was then, else None."""
+        if before is None or signature(path) != before[0]:
+            return None
+        return before if settled(before[0]) or digest(path) == before[1] else None
+
+    def keep(self, row, identity):
+        """Keep a row that has been computed; it reaches the disk within a second, with its neighbours."""
+        self._waiting.append((row, identity))
+        self._bytes += self._rows.shape[1] * self._dtype.itemsize
+        if self._bytes > _FLUSH_BYTES or time.perf_counter() - self._when > _FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self):
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        with self._caring():
+            if waiting and self._store is not None:
+                rows = [row for row, _ in waiting]
+                self._store.add([digest for _, (_, digest) in waiting], self._rows[rows])
+                self._files.remember([(self._dataset.files[row], *identity) for row, identity in waiting])
+        self._when = time.perf_counter()
