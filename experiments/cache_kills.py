@@ -59,7 +59,7 @@ def known_rows():
 
     import numpy as np
 
-    folder, = (Path(os.environ["TLHELPERS_CACHE"]) / "features").glob("*_float32")
+    folder, = (Path(os.environ["TLHELPERS_CACHE"]) / "features").glob("*-float32")
     with sqlite3.connect(folder / "index.sqlite") as database:
         places = dict(database.execute("SELECT key, place FROM places"))
     length = {"stage_2": 24}[CUT_POINT]

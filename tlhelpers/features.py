@@ -247,7 +247,7 @@ class _Kept:
         if cache and type(dataset).image is Dataset.image:
             folder = cache_dir() / "features"
             with self._caring():
-                self._store = RowStore(folder / f"{self._key}_{self._dtype.name}", length, dtype)
+                self._store = RowStore(folder / f"{model.name}-{self._key}-{self._dtype.name}", length, dtype)
                 self._files = KnownFiles(folder)
 
     def __enter__(self):

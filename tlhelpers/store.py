@@ -16,12 +16,12 @@ import os
 import sqlite3
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["KnownFiles", "RowStore", "digest"]
+__all__ = ["KnownFiles", "RowStore", "digest", "kept"]
 
 _SETTLED = 2.0  # seconds: a file changed less than that ago may change again without its time showing it
 _SOME = 500  # names in one question to SQLite
@@ -31,6 +31,19 @@ def digest(path):
     """SHA-256 of a file's content, bytes; OSError where it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def kept(folder):
+    """What there is below the folder `features`: list of (name of a network's store, rows in it, its size in bytes)."""
+    found = []
+    for index in sorted(Path(folder).glob("*/index.sqlite")):
+        try:
+            with closing(sqlite3.connect(index, timeout=60)) as database:
+                rows = database.execute("SELECT COUNT(*) FROM places").fetchone()[0]
+        except sqlite3.Error:  # damaged, or just being made
+            rows = 0
+        found.append((index.parent.name, rows, sum(path.stat().st_size for path in index.parent.iterdir())))
+    return found
 
 
 @contextmanager
