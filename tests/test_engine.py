@@ -10,6 +10,7 @@ import pytest
 from test_keras_backbones import random_backbone
 
 import tlhelpers as tl
+from tlhelpers.backbones import Backbone
 from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint
 from tlhelpers.features import predict
 
@@ -38,10 +39,8 @@ def test_every_cut_point_is_what_keras_gives(name, cells):
 def test_networks_of_keras_applications_are_what_keras_gives(name, size, cells):
     backbone, few = random_backbone(name, size), cells.subset(slice(4))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        flatbuffer = convert(backbone.cut())
-    assert isinstance(flatbuffer, bytes)
-    found = tl.extract_features(few, backbone, cache=False)
+        warnings.simplefilter("error")  # that Keras had to do it
+        found = tl.extract_features(few, backbone, cache=False)
     assert off_by(found, predict(backbone.cut(), few)) < 1e-4
 
 
@@ -70,40 +69,59 @@ def test_a_network_that_litert_cannot_take_is_computed_by_keras(cells):
     x = keras.layers.Conv2D(4, 3, activation="relu")(photos)
     x = keras.ops.sort(x, axis=-1) + keras.ops.real(keras.ops.fft2((x, x))[0]) * 0  # LiteRT has no such operation
     model = keras.Model(photos, keras.layers.GlobalAveragePooling2D()(x), name="odd")
-    with pytest.warns(UserWarning, match=r"odd: LiteRT cannot run it \(.+\); Keras does"):
-        assert convert(model) is None
+    with pytest.raises(ValueError, match="neither a custom op"):
+        convert(model)
+    four = cells.subset(slice(4))
+    backbone = Backbone("odd", model, {"top": model.layers[-2].name}, None)
+    with pytest.warns(UserWarning, match=r"odd_to_top: LiteRT cannot run it \(.+\); Keras does") as said:
+        found = tl.extract_features(four, backbone)
+    assert [warning.filename for warning in said] == [__file__]
+    assert np.array_equal(found, predict(model, four))
 
 
 def test_a_conversion_with_other_results_is_not_used():
-    """Random numbers in the network: no two runs agree, so a check that looks must see it."""
+    """A layer that is another one when TensorFlow traces it than when Keras calls it: the converted one is wrong."""
     import keras
-
-    class Noise(keras.layers.Layer):
-        def call(self, x):
-            return x + keras.random.uniform((1, 16, 16, 3)) * 100
-
-    photos = keras.Input((16, 16, 3))
-    x = keras.layers.Flatten()(Noise()(photos))
-    with pytest.warns(UserWarning, match="noisy: LiteRT cannot run it"):
-        assert convert(keras.Model(photos, keras.layers.Dense(3)(x), name="noisy")) is None
-
-
-def test_on_a_gpu_keras_computes(small, monkeypatch):
     import tensorflow as tf
 
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["one"] if kind == "GPU" else [])
-    assert convert(small.cut()) is None
+    class TwoFaced(keras.layers.Layer):
+        def call(self, x):
+            return x * (1.0 if tf.executing_eagerly() else 1.01)
+
+    photos = keras.Input((16, 16, 3))
+    model = keras.Model(photos, keras.layers.GlobalAveragePooling2D()(TwoFaced()(photos)))
+    with pytest.raises(ValueError, match="its results differ from those of Keras"):
+        convert(model)
+
+
+def test_on_a_gpu_keras_computes(cells, small, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: ["one"] if kind == "GPU" else [])
+    monkeypatch.setattr("tlhelpers.features.convert", None)
+    assert np.array_equal(tl.extract_features(cells, small, cache=False), predict(small.cut(), cells))
+
+
+def test_without_a_standard_error_it_computes_all_the_same():
+    code = (
+        "import os, sys; sys.stderr = None; os.close(2);"
+        "import warnings; warnings.simplefilter('error', UserWarning);"
+        "import tlhelpers as tl; small = tl.load_backbone('efficientnet_lite0', image_size=32);"
+        "print(tl.extract_features(tl.load_dataset('faces').subset([0, 1]), small, cut_point='stem', cache=False).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "(2, 32)\n"
 
 
 def test_keras_and_litert_agree_through_the_same_doors(cells, small, cell_photos, cell_features):
     keras_engine = KerasEngine(small.cut(["stage_3", "top"]), 4)
     assert keras_engine.batch_size == 4 and not keras_engine.parallel
-    maps, top = keras_engine.run(cell_photos[:4])
+    maps, top = keras_engine.run(cell_photos[:4].astype(np.uint8))
     assert maps.shape == (4, 40) and off_by(cell_features[:4], top) < 1e-5
     litert = LiteRTEngine(convert(small.cut(["stage_3", "top"])))
-    assert litert.batch_size == 1 and litert.parallel and 1 <= litert.workers <= (os.cpu_count() or 1)
+    assert litert.batch_size == 1 and litert.parallel and 1 <= litert.workers - 2 <= (os.cpu_count() or 1)
     for photo in range(4):
-        ours = litert.run(cell_photos[photo : photo + 1])
+        ours = litert.run(cell_photos[photo : photo + 1].astype(np.uint8))
         assert off_by(ours[0], maps[photo : photo + 1]) < 1e-5 and off_by(ours[1], top[photo : photo + 1]) < 1e-5
 
 
@@ -123,6 +141,12 @@ def test_a_network_is_known_by_layers_connections_and_weights_not_by_names(small
     assert fingerprint(build(1.0, 2.0, name="other")) == base
     others = [build(2.0, 1.0), build(1.0, 2.0, swapped=True), build(1.0, 2.0, weight=1.0000001)]
     assert len({base, *map(fingerprint, others)}) == 4
+
+    photos = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(3, 1, use_bias=False, kernel_initializer="ones")
+    for outputs in (photos * 2, photos * 3, photos - 1, 1 - photos, shared(photos), shared(shared(photos))):
+        others.append(keras.Model(photos, outputs))
+    assert len({base, *map(fingerprint, others)}) == 10
     copy = tl.load_backbone("efficientnet_lite0", image_size=64)
     assert fingerprint(copy.cut()) == fingerprint(small.cut())
     cuts = [None, "stage_7", ["stage_7", "top"], ["top", "stage_7"]]

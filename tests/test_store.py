@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 import tlhelpers as tl
-from tlhelpers.store import KnownFiles, RowStore, digest, signature
+from tlhelpers import store as store_module
+from tlhelpers.store import KnownFiles, RowStore, look, same
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,19 @@ def known(store, numbers):
     return [number for number, place in zip(numbers, places) if place >= 0]
 
 
+def rows_of(folder):
+    (file,) = folder.glob("rows-*.bin")
+    return file
+
+
+needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends processes in another way")
+
+
+@pytest.fixture
+def everything_mapped(monkeypatch):
+    monkeypatch.setattr(store_module, "_MAPPED", 0)
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +74,7 @@ def test_rows_come_back_as_they_were_also_for_another_process(tmp_path):
     assert np.array_equal(np.array(json.loads(out), np.float32), [row(3), row(0)])
 
 
-def test_rows_one_behind_the_other_are_mapped_and_writing_into_them_changes_nothing_on_disk(tmp_path):
+def test_rows_one_behind_the_other_are_mapped_and_writing_into_them_changes_nothing_on_disk(tmp_path, everything_mapped):
     store = RowStore(tmp_path, 5, "float32")
     add(store, *range(10))
     rows = store.read(np.arange(3, 8))
@@ -68,7 +82,16 @@ def test_rows_one_behind_the_other_are_mapped_and_writing_into_them_changes_noth
     rows[:] = 7
     assert known(store, range(10)) == list(range(10))
     assert not isinstance(store.read([3, 5]), np.memmap) and np.array_equal(store.read([5, 3]), [row(5), row(3)])
-    assert store.read([]).shape == (0, 5)
+    assert len(store.read([])) == 0
+
+
+def test_few_rows_are_copied_so_that_no_file_stays_open_for_them(tmp_path):
+    store = RowStore(tmp_path, 5, "float32")
+    add(store, *range(10))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    held = [store.read(np.arange(10)) for _ in range(50)]
+    assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
+    assert all(type(rows) is np.ndarray and np.array_equal(rows, held[0]) for rows in held)
 
 
 def test_more_keys_than_sqlite_takes_in_one_question(tmp_path):
@@ -91,53 +114,73 @@ def test_two_writers_at_once_do_not_mix_their_rows(tmp_path):
 def test_a_damaged_row_is_not_found_and_can_be_added_again(tmp_path, place):
     store = RowStore(tmp_path, 5, "float32")
     add(store, *range(10))
-    damaged = bytearray((tmp_path / "rows.bin").read_bytes())
+    damaged = bytearray(rows_of(tmp_path).read_bytes())
     damaged[place * 20 + 7] ^= 1  # one bit
-    (tmp_path / "rows.bin").write_bytes(damaged)
+    rows_of(tmp_path).write_bytes(damaged)
     assert known(store, range(10)) == [number for number in range(10) if number != place]
+    assert len(store) == 9
     add(store, place)
-    assert known(store, range(10)) == list(range(10))
+    assert known(store, range(10)) == list(range(10)) and len(store) == 10
 
 
 def test_a_file_of_rows_that_was_cut_off_or_deleted_loses_only_what_is_gone(tmp_path):
     store = RowStore(tmp_path, 5, "float32")
     add(store, *range(10))
-    os.truncate(tmp_path / "rows.bin", 7 * 20 + 3)
+    os.truncate(rows_of(tmp_path), 7 * 20 + 3)
     assert known(store, range(10)) == list(range(7))
     add(store, 8)
     assert known(store, range(10)) == [*range(7), 8]
     store.close()
-    (tmp_path / "rows.bin").unlink()
+    rows_of(tmp_path).unlink()
     store = RowStore(tmp_path, 5, "float32")
     assert known(store, range(10)) == []
     add(store, 4)
     assert known(store, range(10)) == [4]
 
 
-def test_a_damaged_index_is_begun_anew_with_its_rows(tmp_path):
+@pytest.mark.parametrize("harm", ["damaged", "deleted"])
+def test_an_index_that_is_gone_is_begun_anew_and_arrays_in_hand_stay_what_they_were(tmp_path, everything_mapped, harm):
     store = RowStore(tmp_path, 5, "float32")
     add(store, *range(10))
     mapped = store.read(np.arange(10))
     store.close()
-    (tmp_path / "index.sqlite").write_bytes(b"no database " * 1000)
+    (tmp_path / "index.sqlite").unlink()
+    if harm == "damaged":
+        (tmp_path / "index.sqlite").write_bytes(b"no database " * 1000)
     store = RowStore(tmp_path, 5, "float32")
     assert known(store, range(10)) == []
-    add(store, 20, 21)
-    assert known(store, range(30)) == [20, 21]
-    assert np.array_equal(mapped, [row(number) for number in range(10)])  # of somebody who was still at work
+    add(store, *range(20, 40))
+    assert known(store, range(50)) == list(range(20, 40))
+    assert len(list(tmp_path.iterdir())) == 2  # the old rows are gone but for those who hold them
+    assert np.array_equal(mapped, [row(number) for number in range(10)])
+
+
+def test_a_place_is_never_given_twice(tmp_path, everything_mapped):
+    """A row that somebody holds stays what it was, also where another, who saw the file otherwise, takes it for damaged."""
+    store = RowStore(tmp_path, 5, "float32")
+    add(store, *range(10))
+    held = store.read(np.arange(10))
+    whole = rows_of(tmp_path).read_bytes()
+    os.truncate(rows_of(tmp_path), 5 * 20)  # as a second machine on a network folder may see it for a moment
+    assert known(store, range(10)) == list(range(5))
+    with open(rows_of(tmp_path), "r+b") as file:
+        file.write(whole)
+    add(store, *range(200, 210))
+    assert np.array_equal(held, [row(number) for number in range(10)])
+    assert known(store, [*range(10), *range(200, 210)]) == [*range(5), *range(200, 210)]
 
 
 def test_what_a_killed_process_left_behind_the_last_row_is_written_over(tmp_path):
     store = RowStore(tmp_path, 5, "float32")
     add(store, 0, 1)
     store.close()
-    with open(tmp_path / "rows.bin", "ab") as file:
+    with open(rows_of(tmp_path), "ab") as file:
         file.write(row(77).tobytes() + b"half a row")
     store = RowStore(tmp_path, 5, "float32")
     assert known(store, [0, 1, 2, 3, 77]) == [0, 1]
     add(store, 2, 3)
     assert known(store, [0, 1, 2, 3, 77]) == [0, 1, 2, 3]
-    assert (tmp_path / "rows.bin").stat().st_size == 4 * 20
+    assert rows_of(tmp_path).stat().st_size == 4 * 20
 
 
 WRITER = """
@@ -153,6 +196,7 @@ while True:
 """
 
 
+@needs_kill
 def test_writers_that_are_killed_leave_no_wrong_row(tmp_path):
     """Thirty processes, three at a time, each killed after as many additions as lots say."""
     chance, ends = np.random.default_rng(0), []
@@ -174,39 +218,78 @@ def test_writers_that_are_killed_leave_no_wrong_row(tmp_path):
     store = RowStore(tmp_path, 5, "float32")
     add(store, *range(3000))
     assert known(store, range(3000)) == list(range(3000))
-    assert sorted(os.listdir(tmp_path)) == ["index.sqlite", "rows.bin"]
-    assert (tmp_path / "rows.bin").stat().st_size == 3000 * 20
+    assert len(os.listdir(tmp_path)) == 2 and rows_of(tmp_path).stat().st_size == 3000 * 20
 
 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def old(path, content):
-    """A file that was last changed an hour ago, as far as its own time says."""
-    path.write_bytes(content)
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    return path
+def sha256(content):
+    return hashlib.sha256(content).digest()
 
 
-def test_a_file_is_known_until_anything_about_it_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr("tlhelpers.store._SETTLED", -1e9)  # as if all of this had been long ago
-    files = KnownFiles(tmp_path)
-    a, b = old(tmp_path / "a", b"one"), old(tmp_path / "b", b"two")
+@pytest.fixture
+def long_ago(monkeypatch):
+    """As if every file had been changed long ago."""
+    monkeypatch.setattr(store_module, "_SETTLED", -1e9)
+
+
+def test_a_file_is_known_until_anything_about_it_changes(tmp_path, long_ago):
+    files, a, b = KnownFiles(tmp_path), tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"one")
+    b.write_bytes(b"two")
     assert files.digests([a, b]) == [None, None]
-    files.remember([(path, signature(path), digest(path)) for path in (a, b)])
-    assert files.digests([b, a, b, tmp_path / "none"]) == [digest(b), digest(a), digest(b), None]
-    assert KnownFiles(tmp_path).digests([a]) == [hashlib.sha256(b"one").digest()]
-    old(a, b"six")  # same size, same time of last change: but not the time that nobody can set
-    assert files.digests([a, b]) == [None, digest(b)]
+    files.remember([(path, look(path)) for path in (a, b)])
+    assert files.digests([b, a, b, tmp_path / "none"]) == [sha256(b"two"), sha256(b"one"), sha256(b"two"), None]
+    assert KnownFiles(tmp_path).digests([a]) == [sha256(b"one")]
+    times = a.stat()
+    other = tmp_path / "other"
+    other.write_bytes(b"six")  # same size
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(a)
+    assert a.stat().st_mtime_ns == times.st_mtime_ns and files.digests([a, b]) == [None, sha256(b"two")]
     b.unlink()
     assert files.digests([b]) == [None]
 
 
-def test_a_file_that_was_changed_a_moment_ago_is_not_relied_on(tmp_path):
+def test_a_link_that_is_set_to_another_photo_is_not_taken_for_the_first(tmp_path, long_ago):
+    (tmp_path / "black").write_bytes(b"black")
+    (tmp_path / "white").write_bytes(b"white")
+    times = (1_700_000_000, 1_700_000_000)
+    for name in ("black", "white"):
+        os.utime(tmp_path / name, times)
+    files, link = KnownFiles(tmp_path), tmp_path / "link"
+    link.symlink_to("black")
+    files.remember([(link, look(link))])
+    assert files.digests([link]) == [sha256(b"black")]
+    link.unlink()
+    link.symlink_to("white")
+    assert files.digests([link]) == [None]
+
+
+def test_a_file_that_was_changed_a_moment_before_it_was_read_is_never_relied_on(tmp_path, monkeypatch):
+    """Where the clock is coarse, a second change does not show. What counts is the moment of reading, not of remembering."""
     files, path = KnownFiles(tmp_path), tmp_path / "a"
     path.write_bytes(b"one")
-    files.remember([(path, signature(path), digest(path))])
+    looked = look(path)
+    assert looked[1] == sha256(b"one") and not looked[2]
+    monkeypatch.setattr(store_module, "_SETTLED", -1e9)  # much later
+    files.remember([(path, looked)])
     assert files.digests([path]) == [None]
+    monkeypatch.setattr(store_module, "_sign", lambda status: "the clock stands still")
+    assert same(path, look(path)) is not None
+    looked = ("the clock stands still", sha256(b"one"), False)
+    assert same(path, looked) == looked
+    path.write_bytes(b"two")
+    assert same(path, looked) is None
+    assert same(path, None) is None and same(tmp_path / "none", looked) is None
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+        assert look(tmp_path / "pipe") is None
+    assert look(tmp_path) is None and look(tmp_path / "none") is None and look(os.devnull) is None
 
 
 # --- through extract_features -------------------------------------------------------------------------------------
@@ -271,7 +354,7 @@ def test_one_changed_photo_costs_one_photo_and_a_moved_folder_none(cells, small,
 
 
 def test_a_photo_changed_between_two_calls_is_never_taken_for_the_old_one(small, folder, tmp_path):
-    """Same name, same size in bytes, within the clock's grain."""
+    """Same name, same size in bytes."""
     photos = [tmp_path / "black.bmp", tmp_path / "white.bmp"]
     for path, grey in zip(photos, (0, 255)):
         Image.new("RGB", (8, 8), (grey,) * 3).save(path)
@@ -286,7 +369,7 @@ def test_a_photo_changed_between_two_calls_is_never_taken_for_the_old_one(small,
         assert np.array_equal(tl.extract_features(dataset, small, cut_point="stem"), truth[turn % 2])
 
 
-def test_features_of_another_network_size_cut_pool_or_type_are_not_mixed_up(cells, small, folder):
+def test_features_of_another_network_size_cut_pool_or_type_are_not_mixed_up(cells, small, folder, everything_mapped):
     few = cells.subset(slice(4))
     tuned = tl.load_backbone("efficientnet_lite0", image_size=64)
     weight = tuned.model.get_layer("stem_conv").kernel
@@ -326,6 +409,39 @@ def test_float16_keeps_three_digits_and_refuses_what_it_cannot_hold(cells, small
         tl.extract_features(cells, huge, cut_point="stage_7", pool=False, dtype="float16")
 
 
+def test_where_pillow_is_told_to_let_cut_off_photos_pass_nothing_is_kept(cells, small, folder, monkeypatch, tmp_path):
+    from PIL import ImageFile
+
+    own = copied(cells, tmp_path / "photos")
+    own.files[3].write_bytes(own.files[3].read_bytes()[:-20_000])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with warnings.catch_warnings(action="ignore"):
+        tl.extract_features(own, small)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+    with pytest.warns(UserWarning, match="1 of 20 photos cannot be read") as said:
+        features = tl.extract_features(own, small)
+    assert np.isnan(features[3]).all() and said[0].filename == __file__  # the line that called
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(cells, small, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="features cannot be kept on disk") as said:
+        features = tl.extract_features(cells.subset(slice(4)), small)
+    assert features.shape == (4, 1280) and [warning.filename for warning in said] == [__file__]
+
+
+def test_unreadable_photos_alone_start_no_engine(cells, small, folder, tmp_path, monkeypatch):
+    own = copied(cells, tmp_path / "photos")
+    for row in (0, 7):
+        own.files[row].write_bytes(b"no photo")
+    with pytest.warns(UserWarning, match="2 of 20"):
+        first = tl.extract_features(own, small)
+    monkeypatch.setattr("tlhelpers.features.LiteRTEngine", None)
+    with pytest.warns(UserWarning, match="2 of 20"):
+        assert np.array_equal(tl.extract_features(own, small), first, equal_nan=True)
+
+
 def test_a_data_set_that_makes_its_own_pictures_is_not_known_by_its_files(cells, small, folder):
     class Mirrored(tl.Dataset):
         def image(self, index, *, at_least=None):
@@ -354,7 +470,9 @@ assert len(said) == 1 and "cache --clear" in said[0], said
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 for _ in range(2):
     assert np.array_equal(tl.extract_features(few, small), truth)
-assert isinstance(tl.extract_features(few, small), np.memmap)
+steps = []
+tl.extract_features(few, small, progress=lambda *step: steps.append(step))
+assert steps == [(20, 20)], steps
 print("done")
 """
 
@@ -381,6 +499,7 @@ def test_a_cache_that_is_no_database_any_more_is_said_once_and_the_work_goes_on(
     assert np.array_equal(tl.extract_features(few, small), truth)
 
 
+@needs_kill
 def test_ten_kills_of_extract_features_leave_no_wrong_row():
     """experiments/cache_kills.py, which does a hundred."""
     done = subprocess.run(
@@ -388,4 +507,4 @@ def test_ten_kills_of_extract_features_leave_no_wrong_row():
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["kills"] >= 10 and result["wrong_rows"] == 0 and result["left_behind"] == ["index.sqlite", "rows.bin"]
+    assert result["kills"] >= 10 and result["wrong_rows"] == 0 and result["left_behind"] == ["index.sqlite", "rows"]

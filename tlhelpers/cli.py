@@ -36,6 +36,7 @@ from tlhelpers.classifiers import build_classifier, load_classifier, save_classi
 from tlhelpers.datasets import PACKAGED, Dataset, load_dataset, load_photo, package_folder
 from tlhelpers.downloads import FLOWERS, cache_dir
 from tlhelpers.duplicates import duplicate_groups, find_duplicates
+from tlhelpers.engine import quiet
 from tlhelpers.evaluation import evaluate as evaluate_classifier
 from tlhelpers.evaluation import proportion_ci
 from tlhelpers.features import extract_features, run_model
@@ -300,23 +301,9 @@ def _digests(dataset):
     return digests
 
 
-@contextlib.contextmanager
-def _quiet():
-    """TensorFlow's start-up messages come from C++, past Python: standard error is closed to them meanwhile."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _start(seed=0):
     """Import TensorFlow, and make what it computes repeatable."""
-    with _quiet():
+    with quiet():  # start-up messages
         import keras
         import tensorflow
 

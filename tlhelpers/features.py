@@ -13,18 +13,23 @@ import time
 import warnings
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+from PIL import ImageFile
+from PIL import features as pillow
 
+from tlhelpers import images
 from tlhelpers.datasets import Dataset
 from tlhelpers.downloads import cache_dir
-from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint
+from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint, on_gpu
 from tlhelpers.images import UnreadablePhoto, resize_image, shown
-from tlhelpers.store import KnownFiles, RowStore, digest, settled, signature
+from tlhelpers.store import KnownFiles, RowStore, look, same
 
 __all__ = ["extract_features", "predict"]
 
-_FLUSH_SECONDS, _FLUSH_BYTES = 0.5, 2**26  # features are written to disk at least this often
+_FLUSH_SECONDS, _FLUSH_BYTES = 1.0, 2**26  # features are written to disk at least this often
 
 
 def extract_features(
@@ -38,7 +43,7 @@ def extract_features(
         cut_point: name from `backbone.cut_points`, or a list of names; None is the last.
         pool: "average" (True is the same) or "max" over the picture's height and width; False keeps the maps.
         batch_size: photos a step where Keras computes, as on a GPU. LiteRT, which computes on a processor, takes one
-            photo at a time on each core. Results do not change.
+            photo at a time on each core. Results change in their last digits at most.
         dtype: "float32", or "float16", which takes half the space and has three digits left: enough for a head.
         cache: keep the features of each photo on disk, and take from there what is known (5 kB a photo; see
             `tlhelpers.cache_dir`). They are known by the photo's content and the network's weights.
@@ -61,18 +66,14 @@ def extract_features(
     size, shapes = _shapes(model, dataset, batch_size)
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'")
-    length = sum(math.prod(shape) for shape in shapes)
-    with _bar(progress) as progress, _Kept(model, dataset, length, dtype, cache) as kept:
+    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, cache) as kept:
         rows, todo = kept.rows()
         if progress is not None and len(todo) < len(dataset):
             progress(len(dataset) - len(todo), len(dataset))
-        unread = []
-        if len(todo):
-            unread = _fill(rows, todo, dataset, size, kept.engine(batch_size), kept, progress)
-    _refuse_none(dataset, unread)
-    _warn(dataset, unread)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    features = [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)]
+        unread = _fill(rows, todo, dataset, size, lambda: kept.engine(batch_size), kept, progress)
+    for message in (*kept.troubles, *_left_out(dataset, unread)):
+        warnings.warn(message, stacklevel=2)
+    features = _split(rows, shapes)
     return features[0] if cut_point is None or isinstance(cut_point, str) else features
 
 
@@ -96,7 +97,8 @@ def predict(model, dataset, *, batch_size=8, progress=None):
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     outputs, unread = run_model(model, dataset, batch_size=batch_size, progress=progress)
-    _warn(dataset, unread)
+    for message in _left_out(dataset, unread):
+        warnings.warn(message, stacklevel=2)
     return outputs if isinstance(model.output_shape, list) else outputs[0]
 
 
@@ -110,13 +112,11 @@ def run_model(model, dataset, *, batch_size=8, progress=None):
         list of arrays, and a list of (row, reason).
     """
     size, shapes = _shapes(model, dataset, batch_size)
-    rows = np.empty((len(dataset), sum(math.prod(shape) for shape in shapes)), np.float32)
+    rows = np.empty((len(dataset), _length(shapes)), np.float32)
     engine = KerasEngine(model, min(batch_size, len(dataset)))
     with _bar(progress) as progress:
-        unread = _fill(rows, np.arange(len(dataset)), dataset, size, engine, None, progress)
-    _refuse_none(dataset, unread)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    return [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)], unread
+        unread = _fill(rows, np.arange(len(dataset)), dataset, size, lambda: engine, None, progress)
+    return _split(rows, shapes), unread
 
 
 def _shapes(model, dataset, batch_size):
@@ -132,43 +132,73 @@ def _shapes(model, dataset, batch_size):
     return shape[1], [tuple(output[1:]) for output in outputs]
 
 
-def _fill(rows, todo, dataset, size, engine, kept, progress):
+def _length(shapes):
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def _split(rows, shapes):
+    """One array for each output of the network, out of rows that hold one behind the other."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)]
+
+
+def _fill(rows, todo, dataset, size, start_engine, kept, progress):
     """Compute the rows `todo` of `rows`; returns the photos that could not be read, as (row, reason)."""
     unread = []
 
+    def read(row):
+        """One photo as the network takes it, or the reason why it cannot be read."""
+        try:
+            return resize_image(dataset.image(row, at_least=size), size), None
+        except (UnreadablePhoto, OSError) as error:
+            return None, getattr(error, "reason", None) or error.strerror or "there is no such file"
+
+    def fail(row, reason):
+        rows[row] = np.nan
+        unread.append((int(row), reason))
+
     def work(some):
         """Read some photos and, where the engine can do that in threads, send them through the network."""
-        batch, seen, reasons = np.zeros((engine.batch_size, size, size, 3), np.float32), [], []
+        batch, seen, reasons = np.zeros((engine.batch_size, size, size, 3), np.uint8), [], []
         for place, row in enumerate(some):
-            path, reason = dataset.files[row], None
-            try:
-                before = kept and kept.look(path)
-                batch[place] = resize_image(dataset.image(row, at_least=size), size)
-                seen.append(kept and kept.same(path, before))
-            except (UnreadablePhoto, OSError) as error:
-                reason = getattr(error, "reason", "there is no such file")
-                seen.append(None)
+            before = look(dataset.files[row]) if kept and kept.open else None
+            photo, reason = read(row)
+            if reason is None:
+                batch[place] = photo
+            seen.append(same(dataset.files[row], before))
             reasons.append(reason)
         readable = not all(reasons)
         return some, seen, reasons, engine.run(batch) if engine.parallel and readable else batch, readable
 
+    # To start an engine takes seconds: not for a photo that is known to be unreadable by all but its name.
+    while len(todo) and (reason := read(todo[0])[1]) is not None:
+        fail(todo[0], reason)
+        todo = todo[1:]
+    if len(unread) == len(dataset):
+        raise ValueError(
+            f"{dataset.name}: none of its {len(dataset):,} photos can be read; the first: {_told(dataset, unread[0])}"
+        )
     done = len(dataset) - len(todo)
+    if unread and progress is not None:
+        progress(done, len(dataset))
+    if not len(todo):
+        return unread
+    engine = start_engine()
     groups = [todo[start : start + engine.batch_size] for start in range(0, len(todo), engine.batch_size)]
     with ThreadPoolExecutor(engine.workers) as pool:
-        for some, seen, reasons, results, readable in _in_order(pool, work, groups, 3 * engine.workers):
+        for some, seen, reasons, results, readable in _in_order(pool, work, groups, engine.ahead):
             if readable and not engine.parallel:
                 results = engine.run(results)
-            for place, (row, identity, reason) in enumerate(zip(some, seen, reasons)):
-                if reason is None:
-                    with np.errstate(over="ignore"):
-                        rows[row] = np.concatenate([result[place].ravel() for result in results])
-                    if rows.dtype == np.float16 and np.isinf(rows[row]).any():
-                        raise ValueError("features reach more than 65,504, the largest that float16 holds; use dtype='float32'")
-                    if identity:
-                        kept.keep(row, identity)
-                else:
-                    rows[row] = np.nan
-                    unread.append((int(row), reason))
+            for place, (row, looked, reason) in enumerate(zip(some, seen, reasons)):
+                if reason is not None:
+                    fail(row, reason)
+                    continue
+                with np.errstate(over="ignore"):
+                    rows[row] = np.concatenate([result[place].ravel() for result in results])
+                if rows.dtype == np.float16 and np.isinf(rows[row]).any():
+                    raise ValueError("features reach more than 65,504, the largest that float16 holds; use dtype='float32'")
+                if looked:
+                    kept.keep(row, looked)
             done += len(some)
             if progress is not None:
                 progress(done, len(dataset))
@@ -190,20 +220,12 @@ def _in_order(pool, work, groups, ahead):
             future.cancel()
 
 
-def _refuse_none(dataset, unread):
-    if len(unread) == len(dataset):
-        raise ValueError(
-            f"{dataset.name}: none of its {len(dataset):,} photos can be read; the first: {_told(dataset, unread[0])}"
-        )
-
-
-def _warn(dataset, unread):
-    if unread:
-        warnings.warn(
-            f"{dataset.name}: {len(unread):,} of {len(dataset):,} photos cannot be read; their rows are nan: "
-            + "; ".join(_told(dataset, pair) for pair in unread[:5]) + ("; …" if len(unread) > 5 else ""),
-            stacklevel=3,
-        )
+def _left_out(dataset, unread):
+    """What to warn of: a list of one message, or of none."""
+    return unread and [
+        f"{dataset.name}: {len(unread):,} of {len(dataset):,} photos cannot be read; their rows are nan: "
+        + "; ".join(_told(dataset, pair) for pair in unread[:5]) + ("; …" if len(unread) > 5 else "")
+    ]
 
 
 def _told(dataset, pair):
@@ -217,10 +239,11 @@ def _bar(progress):
     if progress is not True:
         yield progress if callable(progress) else None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("photos, {task.fields[rate]:.0f} a second,"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("left")) as bar:
+    with Progress(*columns, TextColumn("left"), console=Console(stderr=True)) as bar:
         task, began = bar.add_task("", total=None, rate=0), None
 
         def show(done, total):
@@ -233,50 +256,57 @@ def _bar(progress):
 
 
 class _Kept:
-    """What the cache knows of a data set's features, and what it learns of them; with cache=False, nothing."""
+    """What the cache knows of a data set's features, and what it learns of them; with cache=False, nothing.
 
-    _converted = OrderedDict()  # fingerprint → converted network: those used last
+    Without space, permission or a sound database features are computed all the same, and `troubles` says so once.
+    """
 
-    def __init__(self, model, dataset, length, dtype, cache):
+    _engines = OrderedDict()  # key → converted network, or the model where Keras computes: those used last
+
+    def __init__(self, model, dataset, shapes, dtype, cache):
         self._model, self._dataset, self._dtype = model, dataset, np.dtype(dtype)
         self._files = self._store = None
         self._waiting, self._bytes, self._when = [], 0, time.perf_counter()
-        self._rows = np.empty((0, length), dtype)
-        self._key = fingerprint(model)
-        # A data set that makes its own pictures, by other means than reading a file, has no content to be known by.
-        if cache and type(dataset).image is Dataset.image:
-            folder = cache_dir() / "features"
+        self._rows = np.empty((0, _length(shapes)), dtype)
+        # The network, and how photos are read: a change in images.py, or of what decodes a JPEG, makes other features.
+        reading = Path(images.__file__).read_bytes() + repr([version("pillow"), pillow.version("jpg")]).encode()
+        self._key = hashlib.sha256(fingerprint(model).encode() + reading).hexdigest()[:24]
+        self.open, self.troubles = False, []
+        # A data set that makes its own pictures, by other means than reading a file, has no content to be known by; and a
+        # reader that lets cut-off photos pass as whole ones makes features that others must not find.
+        if cache and type(dataset).image is Dataset.image and not ImageFile.LOAD_TRUNCATED_IMAGES:
             with self._caring():
-                self._store = RowStore(folder / f"{model.name}-{self._key}-{self._dtype.name}", length, dtype)
+                folder = cache_dir() / "features"
+                self._store = RowStore(folder / f"{model.name}-{self._key}-{self._dtype.name}", _length(shapes), dtype)
                 self._files = KnownFiles(folder)
+                self.open = True
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._flush()  # also after Ctrl-C: what is finished stays
-        for part in (self._files, self._store):
-            if part is not None:
-                part.close()
+        with contextlib.ExitStack() as closing:
+            for part in filter(None, (self._files, self._store)):
+                closing.callback(part.close)
+            self._flush()  # also after Ctrl-C: what is finished stays
 
     @contextlib.contextmanager
     def _caring(self):
-        """Without space, permission or a sound database, features are computed all the same; a warning says so once."""
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            self._store = None
-            warnings.warn(
-                f"{shown(cache_dir())}: features cannot be kept ({getattr(error, 'strerror', None) or error}); free some space, "
-                "or clear it with `tlhelpers cache --clear`",
-                stacklevel=5,
+            self.open = False
+            reason = getattr(error, "strerror", None) or error
+            self.troubles.append(
+                f"features cannot be kept on disk ({reason}); `tlhelpers cache` says where and how much there is, "
+                "`tlhelpers cache --clear` makes space"
             )
 
     def rows(self):
         """All rows, (n, length), those that are known filled in; and the places of the others, int array."""
         n, length = len(self._dataset), self._rows.shape[1]
         with self._caring():
-            if self._store is not None:
+            if self.open:
                 places = self._store.find(self._digests())
                 if (places >= 0).all():
                     return self._store.read(places), np.arange(0)
@@ -293,42 +323,30 @@ class _Kept:
         unknown = [row for row, known in enumerate(digests) if known is None]
         if unknown and len(self._store):  # else none of them has a row
             with ThreadPoolExecutor(4) as pool:
-                looked = list(pool.map(self.look, [files[row] for row in unknown]))
-            for row, look in zip(unknown, looked):
-                digests[row] = look and look[1]
-            self._files.remember([(files[row], *look) for row, look in zip(unknown, looked) if look])
+                looked = list(_in_order(pool, look, [files[row] for row in unknown], 64))
+            for row, found in zip(unknown, looked):
+                digests[row] = found and found[1]
+            self._files.remember([(files[row], found) for row, found in zip(unknown, looked) if found])
         return digests
 
     def engine(self, batch_size):
-        """What computes: LiteRT, or Keras where that is better."""
-        if self._key not in self._converted:
-            self._converted[self._key] = convert(self._model)
-            while len(self._converted) > 8:
-                self._converted.popitem(last=False)
-        flatbuffer = self._converted[self._key]
-        self._converted.move_to_end(self._key)
-        if flatbuffer is None:
-            return KerasEngine(self._model, min(batch_size, len(self._dataset)))
-        return LiteRTEngine(flatbuffer)
+        """What computes: LiteRT, or Keras where that is better, or the only one that can."""
+        if self._key not in self._engines:
+            self._engines[self._key] = self._model
+            if not on_gpu():
+                try:
+                    self._engines[self._key] = convert(self._model)
+                except ValueError as error:
+                    self.troubles.append(f"{self._model.name}: LiteRT cannot run it ({error}); Keras does, which is slower")
+            while len(self._engines) > 4:
+                self._engines.popitem(last=False)
+        self._engines.move_to_end(self._key)
+        engine = self._engines[self._key]
+        return LiteRTEngine(engine) if isinstance(engine, bytes) else KerasEngine(engine, min(batch_size, len(self._dataset)))
 
-    def look(self, path):
-        """What the file is before it is read: (signature, SHA-256), or None; called in several threads."""
-        if self._store is None:
-            return None
-        try:
-            return signature(path), digest(path)
-        except OSError:
-            return None
-
-    def same(self, path, before):
-        """`before`, if the file is still what it was then, else None."""
-        if before is None or signature(path) != before[0]:
-            return None
-        return before if settled(before[0]) or digest(path) == before[1] else None
-
-    def keep(self, row, identity):
-        """Keep a row that has been computed; it reaches the disk within a second, with its neighbours."""
-        self._waiting.append((row, identity))
+    def keep(self, row, looked):
+        """Keep a row that has been computed; it reaches the disk with its neighbours, soon and at the end."""
+        self._waiting.append((row, looked))
         self._bytes += self._rows.shape[1] * self._dtype.itemsize
         if self._bytes > _FLUSH_BYTES or time.perf_counter() - self._when > _FLUSH_SECONDS:
             self._flush()
@@ -336,8 +354,7 @@ class _Kept:
     def _flush(self):
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         with self._caring():
-            if waiting and self._store is not None:
-                rows = [row for row, _ in waiting]
-                self._store.add([digest for _, (_, digest) in waiting], self._rows[rows])
-                self._files.remember([(self._dataset.files[row], *identity) for row, identity in waiting])
+            if waiting and self.open:
+                self._store.add([looked[1] for _, looked in waiting], self._rows[[row for row, _ in waiting]])
+                self._files.remember([(self._dataset.files[row], looked) for row, looked in waiting])
         self._when = time.perf_counter()
