@@ -4,12 +4,9 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 import tlhelpers as tl
 from tlhelpers.features import predict
-from tlhelpers.heads import FIXED_STRENGTH, STRENGTHS
 
 
 def close(ours, theirs):
@@ -129,147 +126,6 @@ def test_a_model_without_one_fixed_size_is_refused(cells):
         model = keras.Model(photos, keras.layers.GlobalAveragePooling2D()(photos))
         with pytest.raises(ValueError, match="fixed size"):
             predict(model, cells)
-
-
-# --- train_head ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def three(textiles, small):
-    """Features and labels of 36 textiles of three classes."""
-    some = textiles.sample(per_class=12, seed=0)
-    return tl.extract_features(some, small), some.labels
-
-
-@pytest.fixture(scope="module")
-def two(cell_features, cells):
-    return cell_features, cells.labels
-
-
-@pytest.mark.parametrize("strength", [0.0003, 0.01, 0.1])
-@pytest.mark.parametrize("data", ["two", "three"])
-def test_a_head_is_the_logistic_regression_of_scikit_learn(request, data, strength):
-    features, labels = request.getfixturevalue(data)
-    # the optimum, found in float64 and to the last digits: where a solver stops early hangs on those
-    scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    wanted = LogisticRegression(C=strength, max_iter=10_000, tol=1e-10).fit(scaled, labels).predict_proba(scaled)
-    head = tl.train_head(features, labels, strength=strength)
-    assert head.strength == strength
-    assert np.abs(head.predict_proba(features) - wanted).max() < 1e-4
-    assert np.array_equal(head.predict(features), wanted.argmax(axis=1))
-
-
-@pytest.mark.parametrize("data", ["two", "three"])
-def test_the_head_is_at_the_optimum_and_not_only_where_a_solver_stopped(request, data):
-    features, labels = request.getfixturevalue(data)
-    scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    wanted = LogisticRegression(C=0.01, tol=1e-10, max_iter=10000).fit(scaled, labels).predict_proba(scaled)
-    assert np.abs(tl.train_head(features, labels, strength=0.01).predict_proba(features) - wanted).max() < 5e-3
-
-
-@pytest.mark.parametrize("data", ["two", "three"])
-def test_the_head_inside_a_classifier_gives_the_same_probabilities(request, data, cells, textiles, small):
-    features, labels = request.getfixturevalue(data)
-    head = tl.train_head(features, labels, strength=0.01)
-    photos = cells if data == "two" else textiles.sample(per_class=12, seed=0)
-    classifier = tl.build_classifier(small, photos.class_names, head=head)
-    found = predict(classifier, photos)
-    assert np.abs(found - head.predict_proba(features)).max() < 1e-4
-
-
-def test_probabilities_are_float32_and_sum_to_one(two):
-    features, labels = two
-    head = tl.train_head(features, labels, strength=0.01)
-    for given in (features, features.astype(np.float64)):
-        probabilities = head.predict_proba(given)
-        assert probabilities.shape == (20, 2) and probabilities.dtype == np.float32
-        assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-    assert head.predict(features).dtype == np.int64
-
-
-def test_huge_logits_overflow_nothing():
-    head = tl.Head(np.array([[1e4, -1e4]], np.float32), np.zeros(2, np.float32), 1.0)
-    assert head.predict_proba(np.array([[1.0], [-1.0]], np.float32)).tolist() == [[1, 0], [0, 1]]
-
-
-def test_strength_is_chosen_by_three_folds_and_lowest_log_loss(three):
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold
-
-    features, labels = three
-    scaled = StandardScaler().fit_transform(features)
-    folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(scaled, labels))
-
-    def loss(C, kept, held):
-        model = LogisticRegression(C=C, max_iter=1000).fit(scaled[kept], labels[kept])
-        return log_loss(labels[held], model.predict_proba(scaled[held]))
-
-    losses = [np.mean([loss(C, kept, held) for kept, held in folds]) for C in STRENGTHS]
-    head = tl.train_head(features, labels)
-    assert head.strength == STRENGTHS[int(np.argmin(losses))]
-    again = tl.train_head(features, labels)
-    assert np.array_equal(head.kernel, again.kernel) and np.array_equal(head.bias, again.bias)
-
-
-def test_with_fewer_than_three_photos_of_a_class_the_strength_is_fixed(three):
-    features, labels = three
-    few = np.flatnonzero(labels == 0)[:2].tolist() + np.flatnonzero(labels > 0).tolist()
-    assert tl.train_head(features[few], labels[few]).strength == FIXED_STRENGTH == 0.01
-    one_each = [np.flatnonzero(labels == label)[0] for label in range(3)]
-    head = tl.train_head(features[one_each], labels[one_each])
-    assert head.strength == 0.01 and head.predict(features[one_each]).tolist() == [0, 1, 2]
-
-
-def test_a_feature_that_never_changes_breaks_nothing_and_says_nothing(two):
-    features, labels = two
-    constant = np.full((len(features), 1), 0.1, np.float32)
-    head = tl.train_head(np.hstack([features, constant]), labels, strength=0.01)
-    assert np.isfinite(head.kernel).all() and np.isfinite(head.bias).all()
-    assert (head.kernel[-1] == 0).all()
-    without = tl.train_head(features, labels, strength=0.01)
-    assert np.abs(head.predict_proba(np.hstack([features, constant])) - without.predict_proba(features)).max() < 1e-3
-
-
-def test_a_head_shows_its_size(two):
-    assert repr(tl.train_head(*two, strength=0.01)) == "<Head: 1280 features → 2 classes, C = 0.01>"
-
-
-GOOD = np.arange(12, dtype=np.float32).reshape(6, 2)
-
-
-@pytest.mark.parametrize(
-    ("features", "labels", "message"),
-    [
-        (GOOD, [0, 1, 0, 1, 0], r"features have shape \(6, 2\) and labels \(5,\)"),
-        (GOOD[:, 0], [0, 1, 0, 1, 0, 1], r"expected \(n, channels\) and \(n,\)"),
-        (GOOD, np.eye(6)[:, :2], r"expected \(n, channels\) and \(n,\)"),
-        (GOOD[:0], np.zeros(0, int), "expected whole numbers"),
-        (GOOD, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0], "labels are float64; expected whole numbers"),
-        (GOOD, ["a", "b", "a", "b", "a", "b"], "expected whole numbers"),
-        (GOOD, [0, 1, 0, 1, 0, -1], "expected whole numbers"),
-        (GOOD, [0, 2, 0, 2, 0, 2], r"photos a label are \[3, 0, 3\]"),
-        (GOOD, [1, 1, 1, 2, 2, 2], r"photos a label are \[0, 3, 3\]"),
-        (GOOD, [0, 0, 0, 0, 0, 0], "at least two labels"),
-        (np.where(GOOD == 3, np.nan, GOOD), [0, 1, 0, 1, 0, 1], "no finite number"),
-        (np.where(GOOD == 3, np.inf, GOOD), [0, 1, 0, 1, 0, 1], "no finite number"),
-    ],
-)
-def test_features_and_labels_that_do_not_fit_are_refused(features, labels, message):
-    with pytest.raises(ValueError, match=message):
-        tl.train_head(features, labels)
-
-
-@pytest.mark.parametrize("strength", [0, -1, float("nan")])
-def test_a_strength_that_is_none_is_refused(strength):
-    with pytest.raises(ValueError, match="strength is .* expected a number above 0"):
-        tl.train_head(GOOD, [0, 1, 0, 1, 0, 1], strength=strength)
-
-
-def test_a_head_refuses_features_of_another_size(two):
-    head = tl.train_head(*two, strength=0.01)
-    for features in (np.zeros((3, 5)), np.zeros(1280)):
-        with pytest.raises(ValueError, match=r"this head takes \(n, 1280\)"):
-            head.predict_proba(features)
 
 
 # --- Report -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-__all__ = ["KerasEngine", "LiteRTEngine", "convert", "fingerprint", "on_gpu", "quiet"]
+__all__ = ["convert", "fingerprint"]
 
 _TOLERANCE = 1e-3  # largest difference to Keras, as part of the largest value: a conversion that is off by more is not used
 _MOST_WEIGHTS = 2**30  # bytes in all interpreters together
@@ -138,6 +138,8 @@ def fingerprint(model):
 
     Returns:
         str, hexadecimal: a hash of layers, connections and weights, and of the versions of all that computes with them.
+
+    Explained in notebooks/03_feature_extraction.ipynb.
     """
     import keras
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["KnownFiles", "RowStore", "kept", "look", "same"]
+__all__ = []  # for `features`; readers meet the cache as `extract_features(cache=…)` and `tlhelpers cache`
 
 _SETTLED = 2.0  # seconds: a file changed less than that ago may change again without its time showing it
 _SOME = 500  # names in one question to SQLite
