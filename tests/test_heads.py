@@ -367,7 +367,7 @@ def test_the_order_of_the_photos_changes_nothing(three, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_features_may_be_float16_or_lie_on_disk(three, method, tmp_path):
-    features, labels = three[0].astype(np.float16), three[1].astype(np.uint8)
+    features, labels = three[0].astype(np.float16), three[1].astype(np.uint64)
     np.save(tmp_path / "features.npy", features)
     on_disk = np.load(tmp_path / "features.npy", mmap_mode="r")
     assert isinstance(on_disk, np.memmap)

@@ -239,6 +239,7 @@ def _logistic(scores, labels, strength, model=None, tolerance=1e-7):
 
 
 def _choose_strength(scores, labels, seed):
+    from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
 
     losses = np.zeros(len(STRENGTHS))
@@ -246,7 +247,8 @@ def _choose_strength(scores, labels, seed):
         known, model = scores[kept], None
         for place, strength in enumerate(STRENGTHS):  # each starts where the one before ended
             model = _logistic(known, labels[kept], strength, model, tolerance=1e-5)
-            losses[place] -= model.predict_log_proba(scores[held])[np.arange(len(held)), labels[held]].sum()
+            said = model.predict_proba(scores[held])
+            losses[place] += log_loss(labels[held], said, labels=model.classes_, normalize=False)
     return STRENGTHS[losses.argmin()]
 
 
