@@ -170,7 +170,7 @@ def _fill(rows, todo, dataset, size, start_engine, kept, progress):
         readable = not all(reasons)
         return some, seen, reasons, engine.run(batch) if engine.parallel and readable else batch, readable
 
-    # To start an engine takes seconds: not for a photo that is known to be unreadable by all but its name.
+    # To start an engine takes seconds: not where nothing that is left can be read.
     while len(todo) and (reason := read(todo[0])[1]) is not None:
         fail(todo[0], reason)
         todo = todo[1:]

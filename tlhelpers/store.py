@@ -66,10 +66,12 @@ def look(path):
 def same(path, looked):
     """`looked`, from before the file was read, if the file is still what it was then; else None."""
     try:
-        unchanged = looked is not None and _sign(os.stat(path)) == looked[0]
+        if looked is None or _sign(os.stat(path)) != looked[0]:
+            return None
     except OSError:
         return None
-    return looked if unchanged and (looked[2] or look(path)[1] == looked[1]) else None
+    again = looked if looked[2] else look(path)  # None where it has gone meanwhile
+    return looked if again is not None and again[1] == looked[1] else None
 
 
 def _sign(status):
