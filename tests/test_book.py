@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -213,3 +214,14 @@ def test_every_package_is_pinned_to_one_version():
         assert re.fullmatch(r"[a-z0-9._-]+==[\w.!+-]+( ; .+)?", line), line
     for given in ("tensorflow==2.21", "keras==3", "jupyter-book==1", "matplotlib==", "ipywidgets==", "nbval=="):
         assert any(line.startswith(given) for line in packages), given
+
+
+def test_these_tests_run_on_what_is_pinned():
+    """Else a pin that cannot be installed, or another version's result, would go unnoticed where it was written."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    assert len(here) > 150
+    assert {pin.name: metadata.version(pin.name) for pin in here} == {pin.name: str(pin.specifier)[2:] for pin in here}
