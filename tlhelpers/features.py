@@ -262,6 +262,7 @@ class _Kept:
     """
 
     _engines = OrderedDict()  # key → converted network, or the model where Keras computes: those used last
+    _started = None, None  # key and engine of the last one: its memory is laid out, and its weights are packed
 
     def __init__(self, model, dataset, shapes, dtype, cache):
         self._model, self._dataset, self._dtype = model, dataset, np.dtype(dtype)
@@ -341,8 +342,15 @@ class _Kept:
             while len(self._engines) > 4:
                 self._engines.popitem(last=False)
         self._engines.move_to_end(self._key)
-        engine = self._engines[self._key]
-        return LiteRTEngine(engine) if isinstance(engine, bytes) else KerasEngine(engine, min(batch_size, len(self._dataset)))
+        network = self._engines[self._key]
+        if not isinstance(network, bytes):
+            return KerasEngine(network, min(batch_size, len(self._dataset)))
+        key, engine = _Kept._started
+        if key != self._key:
+            _Kept._started = None, None  # first, so that never two are in memory
+            engine = LiteRTEngine(network)
+            _Kept._started = self._key, engine
+        return engine
 
     def keep(self, row, looked):
         """Keep a row that has been computed; it reaches the disk with its neighbours, soon and at the end."""
