@@ -17,7 +17,7 @@ from tlhelpers import plots
 
 MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
-    "heads", "classifiers", "evaluation",
+    "heads", "finetuning", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets", "cli",
 )
 FOLDER = Path(tl.__file__).parent

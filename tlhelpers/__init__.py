@@ -32,6 +32,8 @@ _HOME = {
     "extract_features": "features",
     "Head": "heads",
     "train_head": "heads",
+    "History": "finetuning",
+    "fine_tune": "finetuning",
     "build_classifier": "classifiers",
     "load_classifier": "classifiers",
     "save_classifier": "classifiers",
@@ -42,7 +44,7 @@ _HOME = {
 }
 _MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
-    "heads", "classifiers", "evaluation",
+    "heads", "finetuning", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets",
 )
 

@@ -618,7 +618,9 @@ def _find_cut_layers(model):
     for number, node in enumerate(nodes):
         for tensor in node.input_tensors:  # whatever stands between the two ends of a connection is passed by
             everything_passes[place[id(tensor._keras_history.operation)] + 1 : number] = False
-    first = min(place[id(layer)] for layer in model.layers if layer.trainable_weights)
+    first = min(
+        place[id(layer)] for layer in model.layers if layer.weights and not isinstance(layer, keras.layers.Normalization)
+    )
 
     layers_of = {}  # size → places of the layers that give maps of it
     for number, (operation, node) in enumerate(zip(operations, nodes)):
@@ -634,6 +636,19 @@ def _find_cut_layers(model):
             found.append(max([number for number in places if everything_passes[number]], default=places[-1]))
     names = [operations[number].name for number in reversed(found)]
     return dict(zip([*(f"stage_{number}" for number in range(1, len(names))), "top"], names))
+
+
+def cut_layers_of(model):
+    """Cut point → layer, in the order of `Backbone.cut_points`, for a network or for a classifier that is built on one.
+
+    Args:
+        model: `keras.Model`, functional: RGB 0..255 → anything.
+
+    Returns:
+        dict.
+    """
+    names = {operation.name for operation in model.operations}
+    return {name: name for name in _CUT_POINTS} if names >= set(_CUT_POINTS) else _find_cut_layers(model)
 
 
 def _explained(error, name, image_size):

@@ -40,6 +40,7 @@ from tlhelpers.engine import quiet
 from tlhelpers.evaluation import evaluate as evaluate_classifier
 from tlhelpers.evaluation import proportion_ci
 from tlhelpers.features import extract_features, run_model
+from tlhelpers.finetuning import fine_tune
 from tlhelpers.folders import photos_below
 from tlhelpers.heads import train_head
 from tlhelpers.images import printable, resize_image, shown
@@ -174,7 +175,10 @@ def main():
 @click.argument("folder", callback=_data_argument)
 @click.option("--test", "test_folder", metavar="FOLDER", callback=_data_argument,
               help="Photos to test on, with the same subfolders. Without it a quarter of FOLDER is set aside.")
-@click.option("--method", type=click.Choice(["feature-extraction"]), default="feature-extraction", show_default=True)
+@click.option("--method", type=click.Choice(["feature-extraction", "fine-tuning"]), default="feature-extraction", show_default=True)
+@click.option("--unfreeze", metavar="PART", help="What fine-tuning trains: head, last_stage (default), batch_norm, all, or the "
+              "name of a cut point: this stage and all above.")
+@click.option("--epochs", type=click.IntRange(1), help="How often fine-tuning sees each photo at most; 8 if not given.")
 @click.option("--backbone", default="efficientnet_lite0", show_default=True, callback=_backbone_argument,
               help="tlhelpers backbones lists them.")
 @click.option("--groups", metavar="NAME",
@@ -182,8 +186,10 @@ def main():
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same split, same model.")
 @click.option("--out", required=True, metavar="MODEL.keras", callback=_new_model_argument)
 @_command
-def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
+def fit(folder, test_folder, method, unfreeze, epochs, backbone, groups, seed, out, as_json):
     """Fit a classifier to the photos of FOLDER, test it, and save it."""
+    if method != "fine-tuning" and (unfreeze or epochs):
+        raise click.UsageError("--unfreeze and --epochs are for --method fine-tuning")
     if test_folder and groups:
         raise click.UsageError("--groups is for the split; with --test there is none")
     if test_folder and os.path.realpath(test_folder) == os.path.realpath(folder):
@@ -206,13 +212,21 @@ def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
         _start(seed)
         with contextlib.redirect_stdout(sys.stderr):  # Keras shows there how its download goes on
             network = load_backbone(backbone)
+    if unfreeze not in (None, "head", "last_stage", "batch_norm", "all", *network.cut_points):
+        raise click.BadParameter(
+            f"--unfreeze {unfreeze}: expected head, last_stage, batch_norm, all, or one of {', '.join(network.cut_points)}"
+        )
     with _stage("features", seconds) as progress:
         features = extract_features(train, network, progress=progress)
-    with _stage("head", seconds):
-        unread = np.isnan(features).all(axis=1)
-        head = train_head(features, train.labels, seed=seed)
-        classifier = build_classifier(network, train.class_names, head=head)
-        save_classifier(classifier, out, trained_on=_digests(train))
+    unread = np.isnan(features).all(axis=1)
+    if method == "fine-tuning":
+        with _stage("fine-tuning", seconds, "epochs") as progress:
+            classifier, how = _fine_tuned(network, train, groups, copies, unfreeze or "last_stage", epochs or 8, seed, progress)
+    else:
+        with _stage("head", seconds):
+            head = train_head(features, train.labels, seed=seed)
+            classifier, how = build_classifier(network, train.class_names, head=head), {"strength": head.strength}
+    save_classifier(classifier, out, trained_on=_digests(train))
     with _stage("testing", seconds) as progress:  # what was saved is what is measured
         report = evaluate_classifier(load_classifier(out), test, progress=progress)
     found["duplicates"] = []  # of a split there are none: copies are kept on one side
@@ -224,7 +238,7 @@ def fit(folder, test_folder, method, backbone, groups, seed, out, as_json):
     left_out += report.left_out if test_folder else report.left_out[len(train.left_out) :]
     result = {
         "model": shown(out), "card": shown(out.with_suffix(".md")), "method": method, "backbone": network.name, "seed": seed,
-        "strength": head.strength, "n_train": int((~unread).sum()), **_numbers(report), **found,
+        **how, "n_train": int((~unread).sum()), **_numbers(report), **found,
         "left_out": _left_out(left_out), "seconds": seconds,
     }
     out.with_suffix(".md").write_text(_model_card(result, train, network), encoding="utf-8")
@@ -267,6 +281,23 @@ def _together(dataset, groups, copies):
     ends = np.concatenate([n + named, n + named.max() + 1 + copies])  # a node for each photo, each group, each copy group
     links = coo_array((np.ones(2 * n), (np.tile(photos, 2), ends)), shape=(ends.max() + 1,) * 2)
     return connected_components(links, directed=False)[1][:n]
+
+
+def _fine_tuned(network, train, groups, copies, unfreeze, epochs, seed, progress):
+    """A classifier, fine-tuned; and what there is to say of it. A tenth judges the epochs; copies and groups stay together."""
+    try:
+        part, judge = train.split(test_size=0.1, seed=seed, groups=_together(train, groups, copies))
+    except ValueError:  # too few photos: the last epoch counts
+        part, judge = train, 0
+    classifier = build_classifier(network, train.class_names)
+    history = fine_tune(
+        classifier, part, unfreeze=unfreeze, epochs=epochs, validation=judge, seed=seed,
+        progress=lambda history: progress(len(history.loss), epochs),
+    )  # fmt: skip
+    return classifier, {
+        "strength": None, "unfreeze": unfreeze, "epochs": len(history.loss), "best_epoch": history.best_epoch,
+        "trained_parameters": history.trained_parameters, "n_validation": len(judge) if judge else 0, "plan": history.plan,
+    }
 
 
 def _leaks(train, test, report):
@@ -417,6 +448,15 @@ def _cell(text):
     return text.replace("|", "\\|")
 
 
+def _how(result):
+    if result["method"] == "fine-tuning":
+        return (
+            f"{result['trained_parameters']:,} parameters trained ({result['unfreeze']}), weights after epoch {result['best_epoch']} of "
+            f"{result['epochs']}, chosen by {result['n_validation']:,} of the training photos"
+        )
+    return f"frozen; logistic regression, C = {result['strength']:g}"
+
+
 def _model_card(result, train, network):
     """Markdown: what the model is, what it was made from, and how good it is."""
     leaked = len({pair["test"] for pair in result["duplicates"]})
@@ -431,7 +471,7 @@ def _model_card(result, train, network):
         "|---|---|",
         f"| made | {date.today().isoformat()}, {packages}, Python {platform.python_version()} |",
         f"| takes | RGB 0..255, {network.image_size} × {network.image_size} pixels, whole photos squeezed to a square |",
-        f"| method | {result['method']}: {network.name}, frozen, trained on ImageNet; logistic regression, C = {result['strength']:g} |",
+        f"| method | {result['method']}: {network.name}, trained on ImageNet; {_how(result)} |",
         f"| seed | {result['seed']} |",
         f"| data | {train.card.title} |",
         f"| source | {train.card.source} |",

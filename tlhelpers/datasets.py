@@ -35,6 +35,8 @@ class Card:
         classes: class name → what it means.
         groups: photos that belong together (one person, one module), and what that means for a split.
         notes: what else to know before you trust a number measured on it.
+        symmetry: what leaves the class of a photo alone: "turns_and_flips" (quarter turns and mirror images), "mirror" (left
+            to right), or "none", also where nobody has said.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Card:
     classes: Mapping[str, str]
     groups: str = ""
     notes: str = ""
+    symmetry: str = "none"
 
     def __str__(self):
         classes = [("class", f"{name}: {meaning}") for name, meaning in self.classes.items()]
@@ -373,6 +376,7 @@ def _solar_cells():
             "both sides of a split, here and in the published results; some neighbours, such as cell2369 and cell2370, are "
             "nearly twins",
             notes="wafer: mono- or polycrystalline silicon; they look different",
+            symmetry="turns_and_flips",
         ),
     )
 
@@ -397,6 +401,7 @@ def _faces():
             groups="each person is a class, so a split by person would leave classes out",
             notes="one camera, plain background: recognising these faces is far easier than faces in the street; seven pairs "
             "of files are one photo cut out twice (duplicate_groups finds them)",
+            symmetry="mirror",
         ),
     )
 
@@ -424,6 +429,7 @@ def _textiles():
             },
             groups="none: each picture is simulated on its own",
             notes="simulated, and regular in a way that photos of cloth are not",
+            symmetry="mirror",
         ),
     )
 
@@ -447,6 +453,7 @@ def _flowers():
             groups="photographers: LICENSE.txt names them by file; photos by one person may show one and the same plant",
             notes="daisy is one of the 1,000 classes of ImageNet, and the other four are the like: the network has learned from "
             "flowers, perhaps from some of these photos",
+            symmetry="mirror",
         ),
     )
 

@@ -73,15 +73,16 @@ class LiteRTEngine:
                 interpreter = Interpreter(model_content=flatbuffer, num_threads=max(1, _cores() // count))
                 interpreter.allocate_tensors()
                 self._free.put(interpreter)
+            self._input = interpreter.get_input_details()[0]["index"]
+            self._outputs = [output["index"] for output in interpreter.get_output_details()]
 
     def run(self, photos):
         """What the model gives for one photo, uint8, (1, size, size, 3): one array for each of its outputs."""
-        photos = photos.astype(np.float32)
         interpreter = self._free.get()
         try:
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], photos)
+            interpreter.tensor(self._input)()[:] = photos  # turned into float32 on their way into its memory
             interpreter.invoke()
-            return [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+            return [interpreter.get_tensor(output) for output in self._outputs]
         finally:
             self._free.put(interpreter)
 

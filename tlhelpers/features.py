@@ -24,7 +24,7 @@ from tlhelpers import images
 from tlhelpers.datasets import Dataset
 from tlhelpers.downloads import cache_dir
 from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint, on_gpu
-from tlhelpers.images import UnreadablePhoto, resize_image, shown
+from tlhelpers.images import UnreadablePhoto, resize_image, shown, vary
 from tlhelpers.store import KnownFiles, RowStore, look, same
 
 __all__ = ["extract_features", "predict"]
@@ -33,7 +33,7 @@ _FLUSH_SECONDS, _FLUSH_BYTES = 1.0, 2**26  # features are written to disk at lea
 
 
 def extract_features(
-    dataset, backbone, *, cut_point=None, pool=True, batch_size=8, dtype="float32", cache=True, progress=None
+    dataset, backbone, *, cut_point=None, pool=True, variant=0, batch_size=8, dtype="float32", cache=True, progress=None
 ):
     """Send each photo through the frozen backbone once.
 
@@ -42,6 +42,7 @@ def extract_features(
         backbone: `Backbone`; only its weights up to `cut_point` are used.
         cut_point: name from `backbone.cut_points`, or a list of names; None is the last.
         pool: "average" (True is the same) or "max" over the picture's height and width; False keeps the maps.
+        variant: 0 takes photos as they are, 1 to 7 turned or mirrored: see `tlhelpers.images.vary`.
         batch_size: photos a step where Keras computes, as on a GPU. LiteRT, which computes on a processor, takes one
             photo at a time on each core. Results change in their last digits at most.
         dtype: "float32", or "float16", which takes half the space and has three digits left: enough for a head.
@@ -58,31 +59,32 @@ def extract_features(
 
     Raises:
         ValueError: `cut_point` is not one of `backbone.cut_points`, the data set is empty, none of its photos can be
-            read, or float16 cannot hold the features.
+            read, there is no such variant, or float16 cannot hold the features.
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     model = backbone.cut(cut_point, pool=pool)
-    size, shapes = _shapes(model, dataset, batch_size)
+    size, shapes = _shapes(model, dataset, batch_size, variant)
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'")
-    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, cache) as kept:
+    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, variant, cache) as kept:
         rows, todo = kept.rows()
         if progress is not None and len(todo) < len(dataset):
             progress(len(dataset) - len(todo), len(dataset))
-        unread = _fill(rows, todo, dataset, size, lambda: kept.engine(batch_size), kept, progress)
+        unread = _fill(rows, todo, dataset, size, variant, lambda: kept.engine(batch_size), kept, progress)
     for message in (*kept.troubles, *_left_out(dataset, unread)):
         warnings.warn(message, stacklevel=2)
     features = _split(rows, shapes)
     return features[0] if cut_point is None or isinstance(cut_point, str) else features
 
 
-def predict(model, dataset, *, batch_size=8, progress=None):
+def predict(model, dataset, *, variant=0, batch_size=8, progress=None):
     """Send each photo of a data set through a Keras model, batch by batch, reading photos as they are needed.
 
     Args:
         model: `keras.Model`: RGB 0..255, (n, size, size, 3) → one or several outputs.
         dataset: `Dataset` of n photos; each is squeezed to the size that the model takes.
+        variant: 0 takes photos as they are, 1 to 7 turned or mirrored: see `tlhelpers.images.vary`.
         batch_size: photos a step.
         progress: as for `extract_features`.
 
@@ -91,36 +93,38 @@ def predict(model, dataset, *, batch_size=8, progress=None):
         row of a photo that cannot be read is nan, and a warning names it.
 
     Raises:
-        ValueError: the data set is empty, none of its photos can be read, or the model says of no single image size that
-            it takes.
+        ValueError: the data set is empty, none of its photos can be read, there is no such variant, or the model says of
+            no single image size that it takes.
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
-    outputs, unread = run_model(model, dataset, batch_size=batch_size, progress=progress)
+    outputs, unread = run_model(model, dataset, variant=variant, batch_size=batch_size, progress=progress)
     for message in _left_out(dataset, unread):
         warnings.warn(message, stacklevel=2)
     return outputs if isinstance(model.output_shape, list) else outputs[0]
 
 
-def run_model(model, dataset, *, batch_size=8, progress=None):
+def run_model(model, dataset, *, variant=0, batch_size=8, progress=None):
     """What `predict` does, with one array for each output of the model, and with the photos that could not be read.
 
     Args:
-        model, dataset, batch_size, progress: as for `predict`.
+        model, dataset, variant, batch_size, progress: as for `predict`.
 
     Returns:
         list of arrays, and a list of (row, reason).
     """
-    size, shapes = _shapes(model, dataset, batch_size)
+    size, shapes = _shapes(model, dataset, batch_size, variant)
     rows = np.empty((len(dataset), _length(shapes)), np.float32)
     engine = KerasEngine(model, min(batch_size, len(dataset)))
     with _bar(progress) as progress:
-        unread = _fill(rows, np.arange(len(dataset)), dataset, size, lambda: engine, None, progress)
+        unread = _fill(rows, np.arange(len(dataset)), dataset, size, variant, lambda: engine, None, progress)
     return _split(rows, shapes), unread
 
 
-def _shapes(model, dataset, batch_size):
+def _shapes(model, dataset, batch_size, variant):
     """Side in pixels of the photos that the model takes, and the shapes of what it gives for one."""
+    if variant not in range(8):
+        raise ValueError(f"variant is {variant!r}; expected 0 to 7")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more photos a step")
     if len(dataset) == 0:
@@ -142,14 +146,15 @@ def _split(rows, shapes):
     return [rows[:, end - math.prod(shape) : end].reshape(-1, *shape) for shape, end in zip(shapes, ends)]
 
 
-def _fill(rows, todo, dataset, size, start_engine, kept, progress):
+def _fill(rows, todo, dataset, size, variant, start_engine, kept, progress):
     """Compute the rows `todo` of `rows`; returns the photos that could not be read, as (row, reason)."""
     unread = []
 
     def read(row):
         """One photo as the network takes it, or the reason why it cannot be read."""
         try:
-            return resize_image(dataset.image(row, at_least=size), size), None
+            photo = resize_image(dataset.image(row, at_least=size), size)
+            return vary(photo, variant) if variant else photo, None
         except (UnreadablePhoto, OSError) as error:
             return None, getattr(error, "reason", None) or error.strerror or "there is no such file"
 
@@ -264,7 +269,7 @@ class _Kept:
     _engines = OrderedDict()  # key → converted network, or the model where Keras computes: those used last
     _started = None, None  # key and engine of the last one: its memory is laid out, and its weights are packed
 
-    def __init__(self, model, dataset, shapes, dtype, cache):
+    def __init__(self, model, dataset, shapes, dtype, variant, cache):
         self._model, self._dataset, self._dtype = model, dataset, np.dtype(dtype)
         self._files = self._store = None
         self._waiting, self._bytes, self._when = [], 0, time.perf_counter()
@@ -278,7 +283,8 @@ class _Kept:
         if cache and type(dataset).image is Dataset.image and not ImageFile.LOAD_TRUNCATED_IMAGES:
             with self._caring():
                 folder = cache_dir() / "features"
-                self._store = RowStore(folder / f"{model.name}-{self._key}-{self._dtype.name}", _length(shapes), dtype)
+                kind = f"{self._dtype.name}-variant-{variant}" if variant else self._dtype.name
+                self._store = RowStore(folder / f"{model.name}-{self._key}-{kind}", _length(shapes), dtype)
                 self._files = KnownFiles(folder)
                 self.open = True
 

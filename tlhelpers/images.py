@@ -151,6 +151,27 @@ def resize_image(image, size, *, crop=False):
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+# What may be done to photos → the variants that there are then, as `vary` numbers them.
+VARIANTS = {"none": (0,), "mirror": (0, 4), "turns_and_flips": tuple(range(8))}
+
+
+def vary(photo, variant):
+    """One of the eight ways to lay a square photo: quarter turns, and the mirror images of these.
+
+    Args:
+        photo: array, (size, size, …).
+        variant: 0 is the photo as it is, 1 to 3 are so many quarter turns to the left, 4 to 7 the mirror images (left to
+            right) of 0 to 3.
+
+    Returns:
+        array of the same shape, a copy.
+
+    Explained in notebooks/08_fine_tuning.ipynb.
+    """
+    turned = np.rot90(photo, variant % 4)
+    return np.array(turned[:, ::-1] if variant >= 4 else turned)
+
+
 def shown(path):
     """A file name as one line that can be printed anywhere.
 

@@ -1,0 +1,484 @@
+"""fine_tune: what trains and what does not, the same losses both ways, kills, bad calls."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlhelpers as tl
+from tlhelpers.images import VARIANTS, vary
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tl.load_backbone("efficientnet_lite0", image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Four people, ten photos each."""
+    faces = tl.load_dataset("faces")
+    rows = np.flatnonzero(faces.labels < 4)
+    found = faces.subset(rows)
+    return type(found)(found.name, found.files, found.labels, found.class_names[:4], found.card)
+
+
+def new(backbone, people):
+    return tl.build_classifier(backbone, people.class_names)
+
+
+def weights_of(model):
+    return {weight.path: weight.numpy().copy() for weight in model.weights}
+
+
+def changed(before, model):
+    return {path for path, value in weights_of(model).items() if not np.array_equal(value, before[path])}
+
+
+def layers_of(paths):
+    return {path.split("/")[-2] for path in paths}
+
+
+# --- what trains --------------------------------------------------------------------------------------------------
+
+LAYERS_ABOVE = {
+    "head": (),
+    "top": ("top_conv", "top_bn"),
+    "last_stage": ("stage_7", "top_conv", "top_bn"),
+    "stage_7": ("stage_7", "top_conv", "top_bn"),
+    "stage_6": ("stage_6", "stage_7", "top_conv", "top_bn"),
+    "stem": ("stem", "stage", "top"),
+    "all": ("stem", "stage", "top"),
+}
+
+
+@pytest.mark.parametrize("unfreeze", [*LAYERS_ABOVE, "batch_norm"])
+def test_just_the_part_asked_for_trains_and_batch_norm_keeps_its_statistics(unfreeze, backbone, people, tmp_path):
+    import keras
+
+    classifier = new(backbone, people)
+    before, flags = weights_of(classifier), [layer.trainable for layer in classifier.layers]
+    history = tl.fine_tune(classifier, people, unfreeze=unfreeze, epochs=1, validation=0, learning_rate=1e-2, batch_size=20)
+    after = changed(before, classifier)
+    if unfreeze == "batch_norm":
+        expected = {path for path in before if path.endswith(("gamma", "beta"))}
+    else:
+        expected = {
+            path for path in before
+            if path.split("/")[-2].startswith(LAYERS_ABOVE[unfreeze]) and not path.endswith(("mean", "variance"))
+        } if LAYERS_ABOVE[unfreeze] else set()  # fmt: skip
+    expected |= {path for path in before if "logits" in path}
+    assert after == expected
+    assert history.trained_parameters == sum(before[path].size for path in expected)
+    assert [layer.trainable for layer in classifier.layers] == flags
+    # the file as well
+    tl.save_classifier(classifier, tmp_path / "model.keras")
+    for name, loaded in (("tlhelpers", tl.load_classifier(tmp_path / "model.keras")), ("keras", keras.models.load_model(tmp_path / "model.keras"))):
+        statistics = {path for path in before if path.endswith(("moving_mean", "moving_variance"))}
+        now = weights_of(loaded)
+        assert len(statistics) == 2 * 49, name
+        for path in statistics:
+            assert np.array_equal(now[path], before[path]), (name, path)
+        photos = people.subset(slice(4)).images(SIZE).astype(np.float32)
+        assert np.array_equal(loaded.predict(photos, verbose=0), classifier.predict(photos, verbose=0)), name
+
+
+def test_the_backbone_it_was_built_on_stays_as_it_was(backbone, people):
+    before = weights_of(backbone.model)
+    tl.fine_tune(new(backbone, people), people, unfreeze="all", epochs=1, validation=0)
+    assert not changed(before, backbone.model)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ConvNeXtTiny", "NASNetMobile"])
+def test_networks_of_keras_train_as_well(name, people):
+    from tlhelpers.backbones import _load_keras_backbone
+
+    size = 96
+    network = _load_keras_backbone(name, size, weights=None)
+    classifier = tl.build_classifier(network, people.class_names)
+    before = weights_of(classifier)
+    history = tl.fine_tune(classifier, people, epochs=1, validation=0, batch_size=20)
+    after = changed(before, classifier)
+    assert history.computed_once == (name != "NASNetMobile")  # it has a way around every place but its ends
+    assert any("logits" in path for path in after)
+    assert 2 < len(after) < len(before) / 2, name
+    assert not any(path.endswith(("moving_mean", "moving_variance")) for path in after)
+
+
+# --- computed once, or each time: the same ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unfreeze", ["last_stage", "stage_5"])
+def test_the_first_20_losses_are_those_of_the_usual_way(unfreeze, backbone, people):
+    steps = {}
+    for once in (True, False):
+        history = tl.fine_tune(
+            new(backbone, people), people, unfreeze=unfreeze, epochs=5, validation=0, batch_size=10, augment="none", compute_once=once
+        )
+        assert history.computed_once == once
+        steps[once] = history.steps
+    assert len(steps[True]) == 20
+    np.testing.assert_allclose(steps[True], steps[False], rtol=1e-4)
+
+
+def test_the_first_20_losses_are_those_of_plain_keras(backbone, people):
+    """A loop as one would write it by hand: Keras's layers, optimizer and schedule, BatchNorm's layers in inference mode."""
+    import keras
+    import tensorflow as tf
+
+    classifier = new(backbone, people)
+    head = tl.train_head(tl.extract_features(people, backbone), people.labels)
+    classifier.get_layer("logits").set_weights([head.kernel, head.bias])
+    photos, targets = people.images(SIZE).astype(np.float32), np.eye(4)[people.labels]
+    variables = []
+    for layer in classifier.layers:
+        if layer.name.startswith(("stage_7", "top", "logits")):
+            layer.trainable = True
+            variables += layer.trainable_weights
+    rate = keras.optimizers.schedules.CosineDecay(0.0, 18, warmup_target=1e-3, warmup_steps=2)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimizer.build(variables)
+    loss_of, found = keras.losses.CategoricalCrossentropy(), []
+    for epoch in range(5):
+        order = np.random.default_rng([7, 2, epoch]).permutation(40)
+        for rows in order.reshape(4, 10):
+            with tf.GradientTape() as tape:
+                loss = loss_of(targets[rows], classifier(photos[rows], training=False))
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            found.append(float(loss))
+    ours = tl.fine_tune(new(backbone, people), people, epochs=5, validation=0, batch_size=10, augment="none", seed=7)
+    assert ours.computed_once
+    np.testing.assert_allclose(ours.steps, found, rtol=1e-4)
+
+
+def test_turned_photos_computed_once_give_the_losses_of_the_usual_way(backbone, people):
+    steps = [
+        tl.fine_tune(
+            new(backbone, people), people, epochs=10, validation=0, batch_size=20, augment="turns_and_flips", compute_once=once
+        ).steps
+        for once in (True, False)
+    ]
+    np.testing.assert_allclose(*steps, rtol=1e-3)
+    plain = tl.fine_tune(new(backbone, people), people, epochs=10, validation=0, batch_size=20, augment="none").steps
+    assert np.abs(np.array(plain) - steps[0]).max() > 0.01
+
+
+def test_each_photo_comes_in_all_its_variants_before_one_comes_again(backbone, people):
+    seen = []
+
+    class Watched(type(people)):
+        def image(self, index, **options):
+            photo = super().image(index, **options)
+            photo[:] = 0
+            photo[:, :10] = 100 + index % 40  # a bar at the left
+            return photo
+
+    watched = Watched(people.name, people.files, people.labels, people.class_names, people.card)
+    from tlhelpers.finetuning import _Part, _Source
+
+    source = _Source(_Part(new(backbone, people), "all"), watched, VARIANTS["turns_and_flips"], 9, True, seed=3)
+    for epoch in range(9):
+        inputs, good = source.read(np.arange(40), epoch)
+        assert good.all() and inputs.dtype == np.uint8
+        seen.append(inputs)
+    seen = np.array(seen)
+    for row in range(40):
+        corners = {seen[epoch, row].tobytes() for epoch in range(8)}
+        assert len(corners) == 4  # the bar stands on one of four sides, each twice
+        assert np.array_equal(seen[8, row], seen[0, row])
+    assert len({tuple(seen[epoch, row].tobytes() for epoch in range(2)) for row in range(40)}) > 20
+
+
+@pytest.mark.parametrize("variant", range(8))
+def test_a_variant_is_a_quarter_turn_or_a_mirror_image(variant):
+    photo = np.arange(2 * 2 * 3).reshape(2, 2, 3)
+    assert np.array_equal(vary(photo, variant % 4), np.rot90(photo, variant % 4))
+    if variant >= 4:
+        assert np.array_equal(vary(photo, variant), vary(photo, variant - 4)[:, ::-1])
+    assert len({vary(photo, number).tobytes() for number in range(8)}) == 8
+
+
+def test_features_of_a_variant_are_those_of_a_turned_file(backbone, tmp_path):
+    photo = tl.resize_image(tl.load_photo("chelsea"), SIZE)
+    for name, array in (("plain", photo), ("turned", vary(photo, 5))):
+        (tmp_path / name / "a").mkdir(parents=True)
+        (tmp_path / name / "b").mkdir()
+        for letter in "ab":
+            Image.fromarray(array).save(tmp_path / name / letter / "photo.png")
+    plain, turned = (tl.load_dataset(str(tmp_path / name)) for name in ("plain", "turned"))
+    for _ in range(2):  # computed, then known
+        assert np.array_equal(tl.extract_features(plain, backbone, variant=5), tl.extract_features(turned, backbone))
+        assert not np.array_equal(tl.extract_features(plain, backbone), tl.extract_features(turned, backbone))
+    assert np.array_equal(tl.features.predict(backbone.model, plain, variant=5), tl.features.predict(backbone.model, turned))
+    with pytest.raises(ValueError, match="variant is 8; expected 0 to 7"):
+        tl.extract_features(plain, backbone, variant=8)
+
+
+# --- targets, validation, history ---------------------------------------------------------------------------------
+
+
+def test_the_first_loss_is_that_of_the_formula(backbone, people):
+    """Soft labels, smoothing and class weights, against numpy, from a last layer of zeros: all classes equally probable."""
+    soft = np.random.default_rng(0).dirichlet(np.ones(4), len(people)).astype(np.float32)
+    weights = np.array([1.0, 2.0, 3.0, 4.0])
+    history = tl.fine_tune(
+        new(backbone, people), people, unfreeze="head", epochs=1, validation=0, batch_size=40, head_first=False, augment="none",
+        soft_labels=soft, label_smoothing=0.2, class_weights=weights,
+    )  # fmt: skip
+    assert history.steps[0] == pytest.approx(np.log(4) * weights[people.labels].mean(), rel=1e-5)
+    head = tl.train_head(tl.extract_features(people, backbone), people.labels)
+    classifier = tl.build_classifier(backbone, people.class_names, head=head)
+    said = classifier.predict(people.images(SIZE).astype(np.float32), verbose=0)
+    target = 0.8 * soft + 0.05
+    expected = (-(target * np.log(said)).sum(axis=1) * weights[people.labels]).mean()
+    history = tl.fine_tune(
+        classifier, people, unfreeze="last_stage", epochs=1, validation=0, batch_size=40, augment="none", soft_labels=soft,
+        label_smoothing=0.2, class_weights=weights,
+    )  # fmt: skip
+    assert history.steps[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_weights_kept_are_those_of_the_lowest_validation_loss(backbone, people):
+    held = np.arange(len(people)) % 10 >= 7
+    train, judge = people.subset(~held), people.subset(held)
+    classifier = new(backbone, people)
+    history = tl.fine_tune(classifier, train, unfreeze="all", epochs=6, validation=judge, patience=None, learning_rate=3e-2, augment="none")
+    losses = [history.start[0], *history.validation_loss]
+    assert len(losses) == 7 and history.best_epoch == int(np.argmin(losses))
+    said = classifier.predict(judge.images(SIZE).astype(np.float32), verbose=0)
+    now = -np.log(np.maximum(said[np.arange(len(judge)), judge.labels], 1e-30)).mean()
+    assert now == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_it_stops_where_nothing_gets_better(backbone, people):
+    history = tl.fine_tune(
+        new(backbone, people), people, unfreeze="all", epochs=20, validation=0.25, patience=2, learning_rate=0.1, augment="none"
+    )
+    assert len(history.loss) == history.best_epoch + 2 < 20
+    assert len(history.validation_loss) == len(history.loss) == len(history.seconds) == len(history.learning_rate)
+    assert "weights are those after epoch" in str(history)
+
+
+def test_a_tenth_is_set_aside_where_there_are_ten_photos_a_class(backbone, people):
+    history = tl.fine_tune(new(backbone, people), people, unfreeze="head", epochs=1)
+    assert len(history.validation_loss) == 1 and "on 36 photos" in history.plan and "judged by 4 other photos" in history.plan
+    history = tl.fine_tune(new(backbone, people), people.sample(per_class=9), unfreeze="head", epochs=1)
+    assert not history.validation_loss and history.start is None and history.best_epoch == 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(backbone, people):
+    found = []
+    for seed in (0, 0, 1):
+        classifier = new(backbone, people)
+        tl.fine_tune(classifier, people, epochs=2, batch_size=16, seed=seed)
+        found.append(weights_of(classifier))
+    assert all(np.allclose(found[0][path], found[1][path], atol=1e-6) for path in found[0])
+    assert any(np.abs(found[0][path] - found[2][path]).max() > 1e-4 for path in found[0])
+
+
+def test_a_function_may_change_each_batch(backbone, people):
+    calls = []
+
+    def change(photos, targets, rng):
+        calls.append((photos.shape, photos.dtype, targets.shape, rng.random()))
+        return 255 - photos, targets
+
+    history = tl.fine_tune(new(backbone, people), people, epochs=2, validation=0, batch_size=16, augment=change)
+    assert not history.computed_once and len(calls) == 6 and len({call[3] for call in calls}) == 6
+    assert calls[0][:3] == ((16, SIZE, SIZE, 3), np.uint8, (16, 4))
+    with pytest.raises(ValueError, match=r"augment returned photos .* expected"):
+        tl.fine_tune(new(backbone, people), people, epochs=1, augment=lambda photos, targets, rng: (photos[:1], targets))
+
+
+@pytest.mark.parametrize("unfreeze", ["last_stage", "all"])
+def test_a_photo_that_cannot_be_read_is_left_out_and_counted(unfreeze, backbone, people, tmp_path):
+    files = list(people.files)
+    files[3] = tmp_path / "bad.png"
+    files[3].write_bytes(b"no photo")
+    broken = type(people)("broken", tuple(files), people.labels, people.class_names, people.card)
+    good = people.subset(np.setdiff1d(np.arange(40), 3))
+    with pytest.warns(UserWarning, match="broken: 1 of 40 photos cannot be read"):
+        history = tl.fine_tune(new(backbone, people), broken, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none")
+    assert history.steps[0] == pytest.approx(
+        tl.fine_tune(new(backbone, people), good, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none").steps[0],
+        rel=1e-3,
+    )
+    assert np.isfinite(history.loss).all()
+
+
+def test_progress_is_told_after_each_epoch(backbone, people, capsys):
+    seen = []
+    tl.fine_tune(new(backbone, people), people, unfreeze="head", epochs=3, progress=lambda history: seen.append(len(history.loss)))
+    assert seen == [1, 2, 3]
+    tl.fine_tune(new(backbone, people), people, unfreeze="head", epochs=2, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "5,124 of" in captured.err and "validation accuracy" in captured.err and "2/2" in captured.err
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unfreeze": "stage_9"}, "unfreeze is 'stage_9'; expected 'head', 'last_stage', 'all', 'batch_norm' or one of stem, stage_1"),
+        ({"unfreeze": None}, "unfreeze is None; expected"),
+        ({"epochs": 0}, "epochs is 0; expected a whole number, 1 or more"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": -1}, "learning_rate is -1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warm_up": 1}, "warm_up is 1; expected a part"),
+        ({"label_smoothing": 2}, "label_smoothing is 2"),
+        ({"weight_decay": -1}, "weight_decay is -1"),
+        ({"validation": 1}, "validation is 1; expected a part of the photos"),
+        ({"validation": 0.99}, "too few to set 0.99 of them aside"),
+        ({"augment": "upside_down"}, "augment is 'upside_down'; expected 'none', 'mirror', 'turns_and_flips' or a function"),
+        ({"soft_labels": np.ones((40, 3))}, r"soft_labels have shape \(40, 3\); expected \(40, 4\)"),
+        ({"soft_labels": np.ones((40, 4))}, "each row with sum 1"),
+        ({"class_weights": [1, 2]}, "class_weights must be 'balanced' or 4 numbers"),
+        ({"class_weights": {"a": 1}}, "class_weights must be 'balanced' or 4 numbers"),
+        ({"class_weights": [1, 1, 1, -1]}, "class_weights must be 'balanced' or 4 numbers"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_a_sentence_and_nothing_changes(options, message, backbone, people):
+    classifier = new(backbone, people)
+    before = weights_of(classifier)
+    with pytest.raises(ValueError, match=message):
+        tl.fine_tune(classifier, people, **options)
+    assert not changed(before, classifier)
+
+
+def test_wrong_classes_and_wrong_models_are_told(backbone, people):
+    import keras
+
+    classifier = tl.build_classifier(backbone, ["cat", "dog"])
+    with pytest.raises(ValueError, match="names and order must be the same"):
+        tl.fine_tune(classifier, people)
+    with pytest.raises(ValueError, match="names and order must be the same"):
+        tl.fine_tune(new(backbone, people), people, validation=tl.load_dataset("solar_cells").subset(slice(4)))
+    with pytest.raises(ValueError, match="no photos to train on"):
+        tl.fine_tune(new(backbone, people), people.subset(slice(0)))
+    with pytest.raises(ValueError, match="as build_classifier makes it"):
+        tl.fine_tune(keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D()]), people)
+    one = people.subset(people.labels == 1)
+    with pytest.raises(ValueError, match="expected at least two labels"):
+        tl.fine_tune(new(backbone, people), one, validation=0)
+
+
+def test_a_loss_that_is_no_number_stops_at_once_with_the_best_weights(backbone, people):
+    classifier = new(backbone, people)
+    before = weights_of(classifier)
+    soft = np.eye(4)[people.labels]
+
+    calls = []
+
+    def poison(photos, targets, rng):
+        calls.append(1)
+        photos = photos.astype(np.float32)
+        if len(calls) == 4:  # the second epoch's second batch
+            photos[0] = np.nan
+        return photos, targets
+
+    with pytest.raises(ValueError, match=r"the loss is nan in epoch 2, step 2.*weights of epoch 1 again.*lower learning_rate"):
+        tl.fine_tune(
+            classifier, people, unfreeze="last_stage", epochs=3, validation=0, batch_size=20, augment=poison, soft_labels=soft
+        )
+    assert changed(before, classifier)  # those after epoch 1
+    assert all(np.isfinite(value).all() for value in weights_of(classifier).values())
+    # the same as one epoch of these three, which nothing disturbed
+    assert not (tl.cache_dir() / "fine_tuning").exists() or not list((tl.cache_dir() / "fine_tuning").iterdir())
+
+
+# --- killed, and called again -------------------------------------------------------------------------------------
+
+RUN = """
+    import os, sys
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import numpy as np, keras, tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    import tlhelpers as tl
+    faces = tl.load_dataset("faces")
+    people = faces.subset(np.flatnonzero(faces.labels < 4))
+    people = type(people)(people.name, people.files, people.labels, people.class_names[:4], people.card)
+    classifier = tl.build_classifier(tl.load_backbone("efficientnet_lite0", image_size=64), people.class_names)
+    history = tl.fine_tune(classifier, people, unfreeze={unfreeze!r}, epochs=8, validation=0.2, patience=None, batch_size=8,
+                           progress=lambda history: print("epoch", len(history.loss), flush=True))
+    np.savez(sys.argv[1], *classifier.get_weights(), steps=history.steps, resumed=history.resumed_after,
+             losses=history.validation_loss, best=history.best_epoch)
+"""
+
+
+@pytest.mark.parametrize("unfreeze", ["last_stage", "all"])
+def test_killed_at_random_moments_and_called_again_it_comes_to_the_same_weights(unfreeze, tmp_path):
+    program = textwrap.dedent(RUN).format(unfreeze=unfreeze)
+    cache = {name: os.environ | {"TLHELPERS_CACHE": str(tmp_path / name)} for name in ("whole", "killed")}
+
+    def start(name):
+        return subprocess.Popen([sys.executable, "-c", program, str(tmp_path / f"{name}.npz")], env=cache[name], stdout=subprocess.PIPE)
+
+    assert start("whole").wait() == 0
+    rng, kills = np.random.default_rng(5), 0
+    for after in (2, 5):  # epochs; then some moments more, so that it is somewhere within the next ones
+        process = start("killed")
+        for line in process.stdout:
+            if int(line.split()[1]) >= after:
+                break
+        moment = time.monotonic() + rng.uniform(0, 0.3)
+        while time.monotonic() < moment and process.poll() is None:
+            pass
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        process.stdout.close()
+    assert kills == 2 and list((tmp_path / "killed" / "fine_tuning").glob("*.npz"))
+    assert start("killed").wait() == 0
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "killed.npz") as killed:
+        assert int(killed["resumed"]) >= 5 and int(whole["resumed"]) == 0
+        assert set(whole.files) == set(killed.files)
+        for name in set(whole.files) - {"resumed"}:
+            assert np.array_equal(whole[name], killed[name]), name
+    assert not list((tmp_path / "killed" / "fine_tuning").glob("*.npz"))  # what a kill left half written goes with time
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(backbone, people, monkeypatch, tmp_path):
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
+    found = []
+    for damage in (False, True):
+        classifier, kept = new(backbone, people), []
+
+        def stop(history):
+            if len(history.loss) == 1 and damage and not kept:
+                kept.append(True)
+                raise KeyboardInterrupt
+
+        try:
+            tl.fine_tune(classifier, people, epochs=2, progress=stop)
+        except KeyboardInterrupt:
+            (file,) = (tmp_path / "fine_tuning").glob("*.npz")
+            file.write_bytes(file.read_bytes()[:-1000])
+            classifier = new(backbone, people)
+            history = tl.fine_tune(classifier, people, epochs=2, progress=stop)
+            assert history.resumed_after == 0 and len(history.loss) == 2
+        found.append(weights_of(classifier))
+    assert all(np.allclose(found[0][path], found[1][path], atol=1e-6) for path in found[0])
+
+
+def test_without_space_on_disk_it_trains_all_the_same(backbone, people, monkeypatch, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "fine_tuning").write_text("a file where the folder should be")
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match="the state of the training cannot be kept on disk"):
+        history = tl.fine_tune(new(backbone, people), people, unfreeze="head", epochs=2)
+    assert len(history.loss) == 2
