@@ -36,8 +36,8 @@ from tlhelpers.images import VARIANTS, UnreadablePhoto, resize_image, vary
 
 __all__ = ["History", "fine_tune"]
 
-LEARNING_RATES = {"head": 1e-3, "last_stage": 1e-3, "batch_norm": 1e-3}  # all others: less, the deeper it goes
-DEEP_LEARNING_RATE = 3e-4
+LEARNING_RATES = {"head": 1e-3, "batch_norm": 1e-3}
+LEARNING_RATE = 1e-4  # where kernels train: a last layer that was fitted first makes much of small changes below it
 _MOST_KEPT = 8 * 2**30  # bytes: outputs of the frozen part, or photos, beyond which they are computed anew in each epoch
 _MOST_PHOTOS = 2**30
 _FORGET = 7 * 24 * 3600  # seconds after which the checkpoint of a run that nobody went on with is removed
@@ -121,7 +121,7 @@ def fine_tune(
             the lowest validation loss are kept. (Those before the first step count as one, unless the last layer may
             have seen these photos: it was not new, and they are drawn from `train`.) Without, it is the last epoch.
         patience: stop after so many epochs without a lower validation loss; None never stops early.
-        learning_rate: highest learning rate; None is 0.001 for "head", "last_stage" and "batch_norm", else 0.0003.
+        learning_rate: highest learning rate; None is 0.001 for "head" and "batch_norm", else 0.0001.
         batch_size: photos a step.
         weight_decay: part of each kernel, times learning rate, that is taken away in each step; offsets and scales
             have none.
@@ -170,7 +170,7 @@ def fine_tune(
     if new_head and head_first:
         part.fit_head(trained)
     if learning_rate is None:
-        learning_rate = LEARNING_RATES.get(unfreeze, DEEP_LEARNING_RATE)
+        learning_rate = LEARNING_RATES.get(unfreeze, LEARNING_RATE)
     once = compute_once and change is None
     source = _Source(part, trained, variants, epochs, once, seed)
     judged = judged and _Source(part, judged, (0,), 1, source.computed, seed)
