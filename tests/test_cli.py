@@ -145,6 +145,35 @@ def test_without_a_test_folder_a_stratified_quarter_is_set_aside_and_the_seed_de
     assert first == again
 
 
+def test_fine_tuning_trains_the_network_and_says_how(folders, fitted, tmp_path):
+    """In processes of their own: twice the same call, the same weights."""
+    found = []
+    for name in ("one", "two"):
+        out = tmp_path / f"{name}.keras"
+        arguments = ["--method", "fine-tuning", "--unfreeze", "stage_7", "--epochs", "2", "--out", out, "--json"]
+        done = subprocess.run(
+            [*COMMAND, "fit", folders / "train", "--test", folders / "test", *arguments], capture_output=True, text=True,
+            env=os.environ | {"TLHELPERS_CACHE": str(tmp_path / name)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append((json.loads(done.stdout), tl.load_classifier(out)))
+    (result, classifier), (_, again) = found
+    assert (result["method"], result["unfreeze"], result["n_train"], result["n_test"]) == ("fine-tuning", "stage_7", 40, 30)
+    assert 0 <= result["best_epoch"] <= result["epochs"] == 2 and result["n_validation"] == 4
+    assert {"features", "fine-tuning", "testing"} <= set(result["seconds"]) and set(fitted[0]) <= set(result)
+    assert "computed once" in result["plan"] and f"{result['trained_parameters']:,} parameters trained" in result_card(out)
+    assert all(np.array_equal(a, b) for a, b in zip(classifier.get_weights(), again.get_weights(), strict=True))
+    # the frozen part is that of the backbone
+    backbone = tl.load_backbone("efficientnet_lite0").model
+    for layer in backbone.layers:
+        same = all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), classifier.get_layer(layer.name).get_weights()))
+        assert same or layer.name.startswith(("stage_7", "top")), layer.name
+
+
+def result_card(out):
+    return out.with_suffix(".md").read_text(encoding="utf-8")
+
+
 def test_for_people_fit_prints_accuracy_interval_confusion_mistakes_and_what_was_left_out(folders, tmp_path):
     done = call("fit", folders / "train", "--test", folders / "test", "--out", tmp_path / "m.keras")
     assert done.exit_code == 0, done.stderr
@@ -367,6 +396,9 @@ def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp
         (["fit", "{train}", "--out", "m.keras", "--backbone", "resnet_9000"], "efficientnet_lite0"),
         (["fit", "{train}", "--out", "m.keras", "--test", "{train}", "--groups", "subfolder"], "--groups is for the split"),
         (["fit", "{train}", "--out", "m.keras", "--method", "magic"], "feature-extraction"),
+        (["fit", "{train}", "--out", "m.keras", "--unfreeze", "all"], "are for --method fine-tuning"),
+        (["fit", "{train}", "--out", "m.keras", "--method", "fine-tuning", "--unfreeze", "stage_9"], "one of stem, stage_1"),
+        (["fit", "{train}", "--out", "m.keras", "--method", "fine-tuning", "--epochs", "0"], "--epochs"),
         (["fit", "{train}", "--out", "m.keras", "--groups", "day"], "known are subfolder, subfolder_name"),
         (["fit", "{train}", "--out", "m.keras", "--test", "{train}/../train"], "the test photos are the training photos"),
         (["fit", "{train}x", "--out", "m.keras"], "did you mean 'train'"),

@@ -49,7 +49,7 @@ from tlhelpers.store import kept
 __all__ = ["main"]
 
 CARD_MARK = "<!-- the card of a model, written by tlhelpers fit -->"
-CACHED = ("features", "datasets", "tfds")  # what this package keeps in the cache folder, and may delete there
+CACHED = ("features", "fine_tuning", "datasets", "tfds")  # what this package keeps in the cache folder, and may delete there
 SHOWN = 20  # lines of a list that are printed; files and reasons beyond stand in the model card and in --json
 
 _err = Console(stderr=True, highlight=False)
@@ -666,7 +666,7 @@ def cache(clear, as_json):
     if not as_json:
         click.echo(f"{shown(folder)}" + (", cleared; it held" if clear else ""))
         for name, row in parts.items():
-            click.echo(f"  {name:<10}{row['files']:>8,} files  {row['megabytes']:>9,.1f} MB")
+            click.echo(f"  {name:<12}{row['files']:>8,} files  {row['megabytes']:>9,.1f} MB")
         for row in networks:
             click.echo(f"  features of {row['photos']:,} photos, {row['megabytes']:,.1f} MB: {row['name']}")
     return {"folder": str(folder), "parts": parts, "networks": networks, "cleared": clear}

@@ -33,8 +33,9 @@ _FLUSH_SECONDS, _FLUSH_BYTES = 1.0, 2**26  # features are written to disk at lea
 
 
 def extract_features(
-    dataset, backbone, *, cut_point=None, pool=True, variant=0, batch_size=8, dtype="float32", cache=True, progress=None
-):
+    dataset, backbone, *, cut_point=None, pool=True, variant=0, engine="fastest", batch_size=8, dtype="float32", cache=True,
+    progress=None,
+):  # fmt: skip
     """Send each photo through the frozen backbone once.
 
     Args:
@@ -43,6 +44,7 @@ def extract_features(
         cut_point: name from `backbone.cut_points`, or a list of names; None is the last.
         pool: "average" (True is the same) or "max" over the picture's height and width; False keeps the maps.
         variant: 0 takes photos as they are, 1 to 7 turned or mirrored: see `tlhelpers.images.vary`.
+        engine: "fastest", or "keras": half as fast without a GPU, and bit for bit what the network gives while a part of it trains.
         batch_size: photos a step where Keras computes, as on a GPU. LiteRT, which computes on a processor, takes one
             photo at a time on each core. Results change in their last digits at most.
         dtype: "float32", or "float16", which takes half the space and has three digits left: enough for a head.
@@ -67,7 +69,9 @@ def extract_features(
     size, shapes = _shapes(model, dataset, batch_size, variant)
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'")
-    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, variant, cache) as kept:
+    if engine not in ("fastest", "keras"):
+        raise ValueError(f"engine is {engine!r}; expected 'fastest' or 'keras'")
+    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, variant, engine, cache) as kept:
         rows, todo = kept.rows()
         if progress is not None and len(todo) < len(dataset):
             progress(len(dataset) - len(todo), len(dataset))
@@ -266,10 +270,11 @@ class _Kept:
     Without space, permission or a sound database features are computed all the same, and `troubles` says so once.
     """
 
-    _engines = OrderedDict()  # key → converted network, or the model where Keras computes: those used last
+    _engines = OrderedDict()  # key → converted network, or None where Keras computes: those used last
     _started = None, None  # key and engine of the last one: its memory is laid out, and its weights are packed
 
-    def __init__(self, model, dataset, shapes, dtype, variant, cache):
+    def __init__(self, model, dataset, shapes, dtype, variant, engine, cache):
+        self._keras = engine == "keras"
         self._model, self._dataset, self._dtype = model, dataset, np.dtype(dtype)
         self._files = self._store = None
         self._waiting, self._bytes, self._when = [], 0, time.perf_counter()
@@ -284,6 +289,7 @@ class _Kept:
             with self._caring():
                 folder = cache_dir() / "features"
                 kind = f"{self._dtype.name}-variant-{variant}" if variant else self._dtype.name
+                kind += "-keras" if self._keras else ""
                 self._store = RowStore(folder / f"{model.name}-{self._key}-{kind}", _length(shapes), dtype)
                 self._files = KnownFiles(folder)
                 self.open = True
@@ -337,9 +343,11 @@ class _Kept:
         return digests
 
     def engine(self, batch_size):
-        """What computes: LiteRT, or Keras where that is better, or the only one that can."""
+        """What computes: LiteRT, or Keras where that is better, or asked for, or the only one that can."""
+        if self._keras:
+            return KerasEngine(self._model, min(batch_size, len(self._dataset)))
         if self._key not in self._engines:
-            self._engines[self._key] = self._model
+            self._engines[self._key] = None  # Keras, with the model of each call: one kept from before may have been trained
             if not on_gpu():
                 try:
                     self._engines[self._key] = convert(self._model)
@@ -349,8 +357,8 @@ class _Kept:
                 self._engines.popitem(last=False)
         self._engines.move_to_end(self._key)
         network = self._engines[self._key]
-        if not isinstance(network, bytes):
-            return KerasEngine(network, min(batch_size, len(self._dataset)))
+        if network is None:
+            return KerasEngine(self._model, min(batch_size, len(self._dataset)))
         key, engine = _Kept._started
         if key != self._key:
             _Kept._started = None, None  # first, so that never two are in memory

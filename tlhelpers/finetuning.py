@@ -106,8 +106,9 @@ def fine_tune(
     in the part that trains do train their scale and offset. What stands below that part is computed once for each photo
     and kept in the cache. Dropout layers of the network are active.
 
-    After each epoch the state is kept on disk. The same call, after the process was killed, goes on with the epoch that it
-    was in, and comes to the same weights.
+    After each epoch the state is kept on disk (but not where `augment` is a function). The same call, after the process was
+    killed, goes on with the epoch that it was in, and comes to the same weights. Stopped by hand, the classifier has the best
+    weights so far.
 
     Args:
         classifier: `keras.Model` as `build_classifier` makes it; its weights change.
@@ -151,7 +152,7 @@ def fine_tune(
 
     Explained in notebooks/08_fine_tuning.ipynb; how deep in notebooks/09_how_deep.ipynb.
     """
-    _check(classifier, train, epochs, batch_size, learning_rate, label_smoothing, warm_up, weight_decay, patience)
+    _check(classifier, train, epochs, batch_size, learning_rate, label_smoothing, warm_up, weight_decay, patience, seed)
     targets, weights = _targets(train, soft_labels, label_smoothing, class_weights)
     variants, change = _augmentation(augment, train)
     part = _Part(classifier, unfreeze)
@@ -178,8 +179,13 @@ def fine_tune(
         part, source, targets, weights, judged, judge, epochs, patience, learning_rate, batch_size, weight_decay, warm_up,
         change, start_counts, seed,
     )  # fmt: skip
-    with part.unfrozen(), _display(progress, epochs) as show:
-        run.go(show)
+    try:
+        with part.unfrozen(), _display(progress, epochs) as show:
+            run.go(show)
+    except Exception as error:
+        if new_head and not run.history.loss and not isinstance(error, Diverged):  # as if nothing had been called
+            part.logits.set_weights([np.zeros_like(weight) for weight in part.logits.get_weights()])
+        raise
     changed = [name for name, value in part.statistics().items() if not np.array_equal(value, statistics[name])]
     if changed:
         raise AssertionError(f"{', '.join(changed[:3])}: changed, and statistics of BatchNorm must stay as they are")
@@ -189,16 +195,18 @@ def fine_tune(
 # --- arguments ----------------------------------------------------------------------------------------------------
 
 
-def _check(classifier, train, epochs, batch_size, learning_rate, label_smoothing, warm_up, weight_decay, patience):
+def _check(classifier, train, epochs, batch_size, learning_rate, label_smoothing, warm_up, weight_decay, patience, seed):
     import keras
 
-    if not isinstance(classifier, keras.Model) or "logits" not in [layer.name for layer in classifier.layers]:
+    sound = isinstance(classifier, keras.Model) and not isinstance(classifier, keras.Sequential)
+    if not sound or "logits" not in [layer.name for layer in classifier.layers]:
         raise ValueError(
             "expected a classifier whose last layers are 'logits' and 'probabilities', as build_classifier makes it: "
             f"this is {getattr(classifier, 'name', classifier)!r}"
         )
     _check_classes(classifier, train)
-    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience or 1, 1)):
+    patience = 1 if patience is None else patience
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more")
     if learning_rate is not None and not 0 < learning_rate < np.inf:
@@ -298,11 +306,12 @@ class _Part:
         self.size = classifier.input_shape[1]
         layers = list(_layers(classifier))
         self.norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-        below = _below(classifier, unfreeze)  # a tensor of the classifier, or None: everything trains
+        below, cut_point = _below(classifier, unfreeze)  # a tensor of the classifier, or None: everything trains
+        name = getattr(classifier, "backbone_name", None) or classifier.name
         self.whole = keras.Model(classifier.input, self.logits.output)
         self.bottom, self.tail, above = None, None, layers
         if below is not None:
-            self.bottom = keras.Model(classifier.input, below, name=f"{classifier.name}_below_{unfreeze}")
+            self.bottom = keras.Model(classifier.input, below, name=f"{name}_to_{cut_point}")  # as in Backbone.cut
             under = {id(layer) for layer in _layers(self.bottom)}
             above = [layer for layer in layers if id(layer) not in under]
             try:
@@ -314,7 +323,7 @@ class _Part:
         with _flags(layers, above):
             self.variables = [weight for layer in above if not isinstance(layer, keras.Model) for weight in layer.trainable_weights]
         self.parameters = sum(int(np.prod(variable.shape)) for variable in self.variables)
-        self.droppers = [layer for layer in above if getattr(layer, "seed_generator", None) is not None]
+        self.generators = [generator for layer in layers for generator in getattr(layer, "_seed_generators", ())]
 
     def cut(self, cut_point=None, *, pool=True):
         """What `extract_features` asks a backbone for."""
@@ -337,7 +346,13 @@ class _Part:
         """Fit the last layer on what comes before it."""
         import keras
 
-        features = keras.Model(self.classifier.input, self.logits.input, name=f"{self.classifier.name}_features")
+        missing = np.flatnonzero(np.bincount(dataset.labels, minlength=len(dataset.class_names)) == 0)
+        if len(missing):
+            names = ", ".join(dataset.class_names[label] for label in missing)
+            raise ValueError(f"{dataset.name}: no training photo of {names}, so a new last layer cannot be fitted; add photos")
+        name = getattr(self.classifier, "backbone_name", None) or self.classifier.name
+        last = _below(self.classifier, "head")[1]
+        features = keras.Model(self.classifier.input, self.logits.input, name=f"{name}_to_{last}")
         head = train_head(extract_features(dataset, _Below(features)), dataset.labels)
         self.logits.set_weights([head.kernel, head.bias])
 
@@ -382,13 +397,21 @@ def _flags(layers, trainable):
 
 
 def _below(classifier, unfreeze):
-    """The tensor below the part that trains; None where that is the whole network."""
+    """The tensor below the part that trains, and the name of this cut point; (None, None) where that is the whole network."""
     if unfreeze in ("all", "batch_norm"):
-        return None
-    if unfreeze == "head":
-        return classifier.get_layer("logits").input
-    cut_layers = cut_layers_of(classifier)
+        return None, None
+    try:
+        cut_layers = cut_layers_of(classifier)
+    except ValueError:  # no layer of its own has weights and maps
+        cut_layers = {}
     names = list(cut_layers)
+    if unfreeze == "head":
+        return classifier.get_layer("logits").input, (names or ["features"])[-1]
+    if len(names) < 2:
+        raise ValueError(
+            f"unfreeze is {unfreeze!r}, but the network in this classifier is a single layer, which cannot be cut: take 'head', "
+            "'all' or 'batch_norm', or make the classifier with build_classifier"
+        )
     wanted = ("stage_7" if "stem" in names else "top") if unfreeze == "last_stage" else unfreeze
     if wanted not in names:
         raise ValueError(
@@ -397,9 +420,9 @@ def _below(classifier, unfreeze):
         )
     place = names.index(wanted)
     if place == 0:
-        return None
+        return None, None
     operations = {operation.name: operation for operation in classifier.operations}
-    return operations[cut_layers[names[place - 1]]].output
+    return operations[cut_layers[names[place - 1]]].output, names[place - 1]
 
 
 # --- photos: what comes into the part that trains -----------------------------------------------------------------
@@ -409,6 +432,8 @@ class _Source:
     """For each photo and variant, what comes into the tail: computed once, or photos as they are."""
 
     def __init__(self, part, dataset, variants, epochs, once, seed):
+        import psutil
+
         self.dataset, self.size = dataset, part.size
         n, count = len(dataset), len(variants)
         # Each photo goes through all its variants in an order of its own before one comes again.
@@ -420,22 +445,28 @@ class _Source:
         self.unread, self.computed = set(), False
         number = int(np.prod(part.bottom.output_shape[1:])) if once and part.bottom is not None else 0
         bytes_of = n * len(self.variants) * number * 4
-        if bytes_of > _MOST_KEPT:
+        if bytes_of > min(_MOST_KEPT, psutil.virtual_memory().available // 2):
             self.said += f", as what stands below would take {bytes_of / 2**30:.0f} GiB"
         elif number:
             self.computed, self.shape, self.dtype = True, part.bottom.output_shape[1:], np.float32
             self.rows = {variant: self._computed(part, variant) for variant in variants if (self.variants == variant).any()}
             times = f"in {len(self.variants)} variants " if len(self.variants) > 1 else ""
             self.said = f"what stands below was computed once for each photo {times}({bytes_of / 2**20:,.0f} MiB)"
-        elif n * len(self.variants) * self.size**2 * 3 <= _MOST_PHOTOS:
-            self.rows = {turn: {} for turn in range(len(self.variants))}  # photos, as they are read for the first time
+        elif n * self.size**2 * 3 <= _MOST_PHOTOS:
+            self.rows = {}  # photos, as they are read for the first time
 
     def _computed(self, part, variant):
         """Where each photo stands in an array, and that array: those photos that come in this variant in some epoch."""
         needed = np.flatnonzero((self.variants == variant).any(axis=0))
         place = np.empty(len(self.dataset), np.int64)
         place[needed] = np.arange(len(needed))
-        return place, extract_features(self.dataset.subset(needed), part, pool=False, variant=variant)
+        try:
+            outputs = extract_features(self.dataset.subset(needed), part, pool=False, variant=variant, engine="keras")
+        except ValueError:
+            if any(self._photo(row) is not None for row in needed):
+                raise
+            outputs = np.full((len(needed), *self.shape), np.nan, np.float32)  # none of these can be read; others may
+        return place, outputs
 
     def read(self, rows, epoch):
         """What comes in for some photos: array, (b, …); and whether each could be read, bool (b,)."""
@@ -445,30 +476,35 @@ class _Source:
             if self.computed:
                 places, outputs = self.rows[self.variants[turn, row]]
                 out[place] = outputs[places[row]]
-                good[place] = not np.isnan(out[place].flat[0])
+                good[place] = not np.isnan(out[place]).all()
             else:
-                found = self._photo(row, turn)
-                good[place] = found is not None
-                if found is not None:
-                    out[place] = found
+                photo = self._photo(row)
+                good[place] = photo is not None
+                if photo is not None:
+                    out[place] = vary(photo, self.variants[turn, row])
             if not good[place]:
                 out[place] = 0
                 self.unread.add(int(row))
         return out, good
 
-    def _photo(self, row, turn):
-        if self.rows is not None and row in self.rows[turn]:
-            return self.rows[turn][row]
+    def _photo(self, row):
+        """One photo as it is; None where it cannot be read."""
+        if self.rows is not None and row in self.rows:
+            return self.rows[row]
         try:
-            photo = vary(resize_image(self.dataset.image(row, at_least=self.size), self.size), self.variants[turn, row])
+            photo = resize_image(self.dataset.image(row, at_least=self.size), self.size)
         except (UnreadablePhoto, OSError):
             photo = None
         if self.rows is not None:
-            self.rows[turn][row] = photo
+            self.rows[row] = photo
         return photo
 
 
 # --- training -----------------------------------------------------------------------------------------------------
+
+
+class Diverged(ValueError):
+    """The loss is no longer a number."""
 
 
 class _Run:
@@ -483,12 +519,12 @@ class _Run:
         self.part, self.source, self.targets, self.weights = part, source, targets, weights
         self.judged, self.judge, self.change = judged, judge, change
         self.epochs, self.patience, self.seed, self.start_counts = epochs, patience, seed, start_counts
-        self.n, self.batch_size = len(targets), min(batch_size, len(targets))
+        self.n, self.batch_size, self.learning_rate = len(targets), min(batch_size, len(targets)), learning_rate
         self.steps = -(-self.n // self.batch_size)
         total = self.steps * epochs
         rising = min(int(round(warm_up * total)), total - 1)
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if rising else learning_rate, total - rising, warmup_target=learning_rate if rising else None, warmup_steps=rising
+            learning_rate / (rising + 1), total - rising, warmup_target=learning_rate if rising else None, warmup_steps=rising
         )
         self.optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=1.0)
         self.optimizer.exclude_from_weight_decay(var_list=[v for v in part.variables if len(v.shape) < 2])
@@ -501,9 +537,12 @@ class _Run:
         self.history = History(plan, part.parameters, source.computed)
         settings = [
             part.unfreeze, epochs, patience, learning_rate, self.batch_size, weight_decay, warm_up, start_counts, seed,
-            source.variants.tolist(), self.history.computed_once, getattr(change, "__qualname__", None),
+            source.variants.tolist(), self.history.computed_once,
         ]  # fmt: skip
         self.checkpoint = _Checkpoint(part.classifier, settings, (targets, weights, judge), (source, judged))
+        plain = all(type(each.dataset).image is Dataset.image for each in (source, judged) if each)
+        if change is not None or not plain:  # what a function does, or a data set of its own kind, cannot be told from outside
+            self.checkpoint.file = None
         self.best, self.least, self.waited = self._state(), np.inf, 0
         self._step, self._forward = self._functions()
 
@@ -511,10 +550,17 @@ class _Run:
         import tensorflow as tf
 
         variables, optimizer = self.part.variables, self.optimizer
-        model = self.part.tail if self.source.computed else self.part.whole
+        part = self.part
 
-        def losses(inputs, targets, training):
-            logits = model(tf.cast(inputs, tf.float32), training=training)
+        def logits_of(inputs, computed, training):
+            if computed:
+                return part.tail(inputs, training=training)
+            if part.tail is not None:  # what is frozen has its dropout at rest, as where it is computed once
+                return part.tail(part.bottom(tf.cast(inputs, tf.float32), training=False), training=training)
+            return part.whole(tf.cast(inputs, tf.float32), training=training)
+
+        def losses(inputs, targets, computed, training):
+            logits = logits_of(inputs, computed, training)
             right = tf.equal(tf.argmax(logits, axis=1), tf.argmax(targets, axis=1))
             return tf.nn.softmax_cross_entropy_with_logits(targets, logits), tf.cast(right, tf.float32)
 
@@ -522,7 +568,7 @@ class _Run:
         def step(inputs, targets, weights, count):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in variables])
-                loss, right = losses(inputs, targets, True)
+                loss, right = losses(inputs, targets, self.source.computed, True)
                 loss = tf.reduce_sum(weights * loss) / count
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
@@ -530,7 +576,7 @@ class _Run:
 
         @tf.function(autograph=False)
         def forward(inputs, targets):
-            return losses(inputs, targets, False)
+            return losses(inputs, targets, self.judged.computed if self.judged else self.source.computed, False)
 
         return step, forward
 
@@ -558,51 +604,63 @@ class _Run:
                 self.least = history.start[0]
         if history.loss:
             show(history)
-        while len(history.loss) < self.epochs and not (self.patience and self.waited >= self.patience):
-            self._epoch(len(history.loss))
-            self.checkpoint.write(self)
-            show(history)
-        self._restore(self.best)
+        try:
+            while len(history.loss) < self.epochs and not (self.patience and self.waited >= self.patience):
+                self._epoch(len(history.loss))
+                self.checkpoint.write(self)
+                show(history)
+        finally:  # also after an error, or Ctrl-C
+            self._restore(self.best)
         self.checkpoint.remove()
         if lost := len(self.source.unread):
             warnings.warn(f"{self.source.dataset.name}: {lost:,} of {self.n:,} photos cannot be read and were left out", stacklevel=4)
 
     def _epoch(self, epoch):
         began, history = time.perf_counter(), self.history
-        for layer in self.part.droppers:  # after seed and epoch, and not after what ran before
-            layer.seed_generator.state.assign(np.array([self.seed, epoch]).astype(layer.seed_generator.state.dtype))
+        for number, generator in enumerate(self.part.generators):  # after seed and epoch, and not after what ran before
+            state = np.random.default_rng([self.seed, 4, epoch, number]).integers(0, 2**31, 2)
+            generator.state.assign(state.astype(generator.state.dtype))
         order = np.random.default_rng([self.seed, 2, epoch]).permutation(self.n)
         lost, hits, counted = 0.0, 0.0, 0
         for number, (rows, inputs, targets, weights) in enumerate(self._batches(order, epoch)):
-            count = np.float32(max((weights > 0).sum(), 1))
+            count = np.float32((weights > 0).sum())
+            if not count:  # none of these photos can be read: nothing to learn, and the schedule goes on
+                self.optimizer.iterations.assign_add(1)
+                continue
             loss, right = self._step(inputs, targets, weights, count)
-            loss = float(loss)
-            if not np.isfinite(loss):
-                self._restore(self.best)
-                self.checkpoint.remove()
-                raise ValueError(
-                    f"the loss is {loss} in epoch {epoch + 1}, step {number + 1}: the training has left the numbers. The classifier "
-                    f"has its weights of epoch {history.best_epoch} again. Take a lower learning_rate (it was "
-                    f"{self.peak():g}), a longer warm_up, or look for photos or soft labels that are not as they should be"
-                )
+            loss = self._finite(loss, epoch, number)
+            last = inputs, targets, weights
             history.steps.append(loss)
             lost, hits, counted = lost + loss * count, hits + right.numpy()[weights > 0].sum(), counted + count
+        if not counted:
+            raise ValueError(f"{self.source.dataset.name}: none of its {self.n:,} photos can be read")
         history.loss.append(float(lost / counted))
         history.accuracy.append(float(hits / counted))
-        history.learning_rate.append(float(self.optimizer.learning_rate))
+        history.learning_rate.append(float(self.optimizer._learning_rate(self.optimizer.iterations - 1)))
         if self.judged:
             loss, accuracy = self._judge()
+            self._finite(loss, epoch, self.steps - 1)
             history.validation_loss.append(loss)
             history.validation_accuracy.append(accuracy)
             self.waited = 0 if loss < self.least else self.waited + 1
+        else:  # what the last step has done, no loss has seen yet
+            inputs, targets, weights = last
+            self._finite(self._forward(inputs, targets)[0].numpy()[weights > 0].mean(), epoch, self.steps - 1)
         if not self.judged or loss < self.least:
             self.best, history.best_epoch = self._state(), epoch + 1
             self.least = loss if self.judged else self.least
         history.seconds.append(time.perf_counter() - began)
 
-    def peak(self):
-        schedule = self.optimizer._learning_rate
-        return schedule.warmup_target or schedule.initial_learning_rate
+    def _finite(self, loss, epoch, number):
+        """The loss as a float, if it is a number; else the end."""
+        if not np.isfinite(loss := float(loss)):
+            self.checkpoint.remove()
+            raise Diverged(
+                f"the loss is {loss} in epoch {epoch + 1}, step {number + 1}: the training has left the numbers. The classifier "
+                f"has its weights of epoch {self.history.best_epoch} again. Take a lower learning_rate (it was "
+                f"{self.learning_rate:g}), a longer warm_up, or look for photos or soft labels that are not as they should be"
+            )
+        return loss
 
     def _batches(self, order, epoch):
         """Batches, read ahead by a thread; the last one is filled up with photos that count nothing."""
@@ -613,18 +671,25 @@ class _Run:
             here = slice(number * self.batch_size, (number + 1) * self.batch_size)
             rows = full[here]
             inputs, good = self.source.read(rows, epoch)
+            good &= counts[here]
             targets = self.targets[rows]
-            if self.change is not None:
-                inputs, targets = self.change(inputs, targets, np.random.default_rng([self.seed, 3, epoch, number]))
-                inputs, targets = np.asarray(inputs), np.asarray(targets, np.float32)
-                if inputs.shape != (len(rows), *self.source.shape) or targets.shape != (len(rows), self.targets.shape[1]):
-                    raise ValueError(
-                        f"augment returned photos {inputs.shape} and targets {targets.shape}; expected "
-                        f"{(len(rows), *self.source.shape)} and {(len(rows), self.targets.shape[1])}"
-                    )
-            return rows, inputs, targets, (self.weights[rows] * good * counts[here]).astype(np.float32)
+            if self.change is not None and good.any():  # it sees photos that count, and no others
+                inputs = inputs.astype(np.float32)
+                inputs[good], targets[good] = self._changed(inputs[good], targets[good], [self.seed, 3, epoch, number])
+            return rows, inputs, targets, (self.weights[rows] * good).astype(np.float32)
 
         yield from _ahead(make, self.steps)
+
+    def _changed(self, photos, targets, seed):
+        """What the reader's function makes of a batch."""
+        new_photos, new_targets = self.change(photos.astype(np.uint8), targets, np.random.default_rng(seed))
+        new_photos, new_targets = np.asarray(new_photos), np.asarray(new_targets, np.float32)
+        if new_photos.shape != photos.shape or new_targets.shape != targets.shape:
+            raise ValueError(
+                f"augment returned photos {new_photos.shape} and targets {new_targets.shape}; expected {photos.shape} and "
+                f"{targets.shape}"
+            )
+        return new_photos, new_targets
 
     def _judge(self):
         """Loss and accuracy on the validation photos."""
@@ -675,6 +740,8 @@ class _Checkpoint:
 
     def read(self, run):
         """What was kept, or None."""
+        if self.file is None:
+            return None
         try:
             with np.load(self.file, allow_pickle=False) as file:
                 saved = json.loads(str(file["facts"]))
@@ -687,6 +754,8 @@ class _Checkpoint:
             return None
 
     def write(self, run):
+        if self.file is None:
+            return
         facts = {
             "least": run.least, "waited": run.waited,
             "history": {name: value for name, value in vars(run.history).items() if name not in ("plan", "resumed_after")},
@@ -714,8 +783,9 @@ class _Checkpoint:
                     path.unlink()
 
     def remove(self):
-        with contextlib.suppress(OSError):
-            self.file.unlink(missing_ok=True)
+        if self.file is not None:
+            with contextlib.suppress(OSError):
+                self.file.unlink(missing_ok=True)
 
 
 def _status(file):
