@@ -5,14 +5,14 @@
 
 Deitsch et al. 2019 train on 75 % of the 2,624 photos, stratified by wafer type and label, and call a cell defective if experts
 give a defect a probability of one half or more; SVM 82.44 %, fine-tuned VGG-19 88.42 %. Here the same is done with five
-splits, seeds 0 to 4 (theirs is not published). Every recipe was fixed before it saw a test photo: it was chosen among training
-photos of seed 0. No epoch is chosen by test photos: the last one counts.
+splits, seeds 0 to 4 (theirs is not published). Recipes are chosen among training photos of seed 0, and are not final before that
+is done. No epoch is chosen by test photos: the last one counts.
 
 One line of results/solar_cells.csv is one classifier on one split: accuracy of single photos, and of the mean over the eight
 turned and mirrored views of each ("views": 8). Budget on two cores: frozen 1 minute a run, last_stage and stage_6 4, all 15,
 scratch 15.
 
-Explained in notebooks/08_fine_tuning.ipynb and notebooks/09_how_deep.ipynb.
+Explained in notebooks/08_fine_tuning.ipynb.
 """
 
 import argparse
