@@ -23,6 +23,7 @@ import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -180,7 +181,7 @@ def fine_tune(
         change, start_counts, seed,
     )  # fmt: skip
     try:
-        with part.unfrozen(), _display(progress, epochs) as show:
+        with part.unfrozen(), part.folded(), _display(progress, epochs) as show:
             run.go(show)
     except Exception as error:
         if new_head and not run.history.loss and not isinstance(error, Diverged):  # as if nothing had been called
@@ -336,6 +337,26 @@ class _Part:
         with _flags(layers, [layer for layer in layers if layer not in self.norms]):
             yield
 
+    @contextlib.contextmanager
+    def folded(self):
+        """While everything trains: a convolution and the BatchNorm after it are one convolution, whose kernel is scaled.
+
+        With statistics that stay, BatchNorm is y = scale · x + shift, one of each for a channel. scale · (kernel ∗ x) is
+        (scale · kernel) ∗ x, and the gradient finds kernel, scale and offset through it: the same numbers up to rounding, and
+        a step takes about three quarters of the time. Where only a part trains, steps are bit for bit those of Keras.
+        """
+        trained = {id(variable) for variable in self.variables}
+        pairs = _pairs(self.whole) if self.tail is None and self.unfreeze != "batch_norm" else []
+        pairs = [(convolution, norm) for convolution, norm in pairs if id(convolution.kernel) in trained]
+        try:
+            for convolution, norm in pairs:
+                convolution.call = partial(_convolve, convolution, norm)
+                norm.call = _as_it_is
+            yield
+        finally:
+            for layer in (layer for pair in pairs for layer in pair):
+                vars(layer).pop("call", None)
+
     def statistics(self):
         """Name → value, of the BatchNorm layers."""
         return {
@@ -365,6 +386,45 @@ class _Below:
 
     def cut(self, cut_point=None, *, pool=True):
         return self.model
+
+
+def _pairs(model):
+    """(convolution, the BatchNorm that alone takes what it gives), for those that can be one convolution."""
+    import keras
+
+    takers, givers = {}, {}
+    for layer in _layers(model):
+        if len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model):
+            for tensor in layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]:
+                takers.setdefault(id(tensor), []).append(layer)
+            if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
+                givers[id(layer.output)] = layer
+    found = [(givers[tensor], layers[0]) for tensor, layers in takers.items() if tensor in givers and len(layers) == 1]
+    return [
+        (convolution, norm) for convolution, norm in found
+        if isinstance(norm, keras.layers.BatchNormalization) and norm.scale and norm.center and norm.axis in (-1, 3)
+        and convolution.data_format == "channels_last" and not convolution.use_bias and convolution.activation is keras.activations.linear
+    ]  # fmt: skip
+
+
+def _convolve(convolution, norm, inputs):
+    """What the two layers give, one after the other."""
+    import keras
+    import tensorflow as tf
+
+    scale = norm.gamma.value * tf.math.rsqrt(norm.moving_variance.value + norm.epsilon)
+    shift = norm.beta.value - norm.moving_mean.value * scale
+    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+    apply = keras.ops.depthwise_conv if depthwise else keras.ops.conv
+    kernel = convolution.kernel.value * (tf.reshape(scale, convolution.kernel.shape[2:]) if depthwise else scale)
+    outputs = apply(
+        inputs, kernel, strides=convolution.strides, padding=convolution.padding, dilation_rate=convolution.dilation_rate
+    )  # fmt: skip
+    return tf.nn.bias_add(outputs, shift)
+
+
+def _as_it_is(inputs, training=None, mask=None):
+    return inputs
 
 
 def _layers(model):
