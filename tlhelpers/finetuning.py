@@ -182,7 +182,7 @@ def fine_tune(
         change, start_counts, seed,
     )  # fmt: skip
     try:
-        with part.unfrozen(), part.folded(), _display(progress, epochs) as show:
+        with part.unfrozen(), _display(progress, epochs) as show:
             run.go(show)
     except Exception as error:
         if new_head and not run.history.loss and not isinstance(error, Diverged):  # as if nothing had been called
@@ -340,7 +340,7 @@ class _Part:
 
     @contextlib.contextmanager
     def folded(self):
-        """While everything trains: a convolution and the BatchNorm after it are one convolution, whose kernel is scaled.
+        """While a step is traced in which everything trains: a convolution takes in the BatchNorm after it.
 
         With statistics that stay, BatchNorm is y = scale · x + shift, one of each for a channel. scale · (kernel ∗ x) is
         (scale · kernel) ∗ x, and the gradient finds kernel, scale and offset through it: the same numbers up to rounding, and
@@ -627,7 +627,7 @@ class _Run:
 
         @tf.function(autograph=False)
         def step(inputs, targets, weights, count):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with part.folded(), tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in variables])
                 loss, right = losses(inputs, targets, self.source.computed, True)
                 loss = tf.reduce_sum(weights * loss) / count
