@@ -213,6 +213,21 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
     assert not any("call" in vars(layer) for layer in classifier.layers)
 
 
+def test_a_convolution_whose_output_is_used_elsewhere_as_well_stays_alone():
+    import keras
+    from tlhelpers.finetuning import _pairs
+
+    photo = keras.Input((8, 8, 3))
+    alone, shared, to_model = (keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name=name) for name in ("alone", "shared", "to_model"))
+    norms = [keras.layers.BatchNormalization() for _ in range(3)]
+    twice = keras.layers.Activation("relu")
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Activation("relu")])
+    first, second, third = alone(photo), shared(photo), to_model(photo)
+    outputs = [norms[0](first), norms[1](second), norms[2](third), twice(second), twice(photo), inner(third)]
+    model = keras.Model(photo, keras.layers.Add()(outputs))
+    assert _pairs(model) == [(alone, norms[0])]
+
+
 def test_turned_photos_computed_once_give_the_losses_of_the_usual_way(backbone, cells):
     assert cells.card.symmetry == "turns_and_flips"
     steps = [

@@ -129,7 +129,7 @@ def fine_tune(
             have none.
         warm_up: part of all steps, 0..1, in which the learning rate rises.
         head_first: False does not fit a new last layer first: it starts with zeros. That needs a higher learning rate, such as
-            0.001 for the last stage or 0.0003 for all, and did better with it on the solar cells (chapters 8 and 9).
+            0.001 for the last stage, and did better with it on the solar cells (chapter 8).
         augment: "turns_and_flips" (quarter turns and mirror images, eight in all), "mirror" (left to right), "none"; None is
             what the card of the data set says leaves a photo's class alone. A function is called for each batch with photos, uint8
             (b, size, size, 3), targets, float32 (b, k), and a `numpy.random.Generator`; it returns both, new. Nothing can
@@ -395,15 +395,16 @@ def _pairs(model):
 
     takers, givers = {}, {}
     for layer in _layers(model):
-        if len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model):
-            for tensor in layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]:
+        for node in layer._inbound_nodes:  # more than one where a layer is used more than once
+            for tensor in node.input_tensors:
                 takers.setdefault(id(tensor), []).append(layer)
-            if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
-                givers[id(layer.output)] = layer
+        if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and len(layer._inbound_nodes) == 1:
+            givers[id(layer.output)] = layer
     found = [(givers[tensor], layers[0]) for tensor, layers in takers.items() if tensor in givers and len(layers) == 1]
     return [
         (convolution, norm) for convolution, norm in found
-        if isinstance(norm, keras.layers.BatchNormalization) and norm.scale and norm.center and norm.axis in (-1, 3)
+        if isinstance(norm, keras.layers.BatchNormalization) and len(norm._inbound_nodes) == 1 and norm.scale and norm.center
+        and norm.axis in (-1, 3)
         and convolution.data_format == "channels_last" and not convolution.use_bias and convolution.activation is keras.activations.linear
     ]  # fmt: skip
 
