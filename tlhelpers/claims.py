@@ -12,6 +12,7 @@ import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 
 __all__ = ["Claim", "check", "read_ledger"]
@@ -59,21 +60,21 @@ class Claim:
             raise ValueError(f"claim {self.id}: needs a sentence, and a reason (`why`) for its tolerance")
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The number as the book writes it: "86.6 %"."""
         return self.show(self.value)
 
-    def show(self, value):
+    def show(self, value: float) -> str:
         """Another value, written in the same way."""
         number = f"{100 * value if self.unit == '%' else value:,.{self.digits}f}"
         return f"{number} {self.unit}".rstrip()
 
-    def holds(self, value):
+    def holds(self, value: float) -> bool:
         """Is a measured value within the tolerance? (The last bits of a float do not count.)"""
         return abs(value - self.value) <= self.tolerance + 1e-9 * max(1.0, abs(self.value))
 
 
-def check(id, value):
+def check(id: str, value: float) -> None:
     """Check a measured value against the number that the book gives.
 
     Prints the id, the claimed value and "holds"; never the measured value, whose last digits differ between
@@ -117,7 +118,7 @@ def find_ledger():
     return next((folder / LEDGER for folder in (here, *here.parents) if (folder / LEDGER).is_file()), None)
 
 
-def read_ledger(path):
+def read_ledger(path: str | PathLike) -> dict[str, Claim]:
     """Read a ledger.
 
     Args:

@@ -12,12 +12,19 @@ import json
 import os
 import uuid
 import zipfile
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlhelpers.backbones import with_head
+from tlhelpers.backbones import Backbone, with_head
+from tlhelpers.heads import Head
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["build_classifier", "load_classifier", "save_classifier"]
 
@@ -26,7 +33,7 @@ _MEMBER_LIMIT = 10_000_000  # bytes: half a million training photos
 _EXPANSION_LIMIT = 100  # Keras does not compress; what unpacks to more than this many times its size is no classifier
 
 
-def build_classifier(backbone, class_names, *, head=None):
+def build_classifier(backbone: Backbone, class_names: Iterable[str], *, head: Head | None = None) -> keras.Model:
     """Put a new last layer on a copy of the backbone.
 
     The copy has weights of its own: training the classifier leaves `backbone` as it was. All layers of the copy are
@@ -70,7 +77,7 @@ def build_classifier(backbone, class_names, *, head=None):
     return classifier
 
 
-def save_classifier(classifier, path, *, trained_on=()):
+def save_classifier(classifier: keras.Model, path: str | PathLike, *, trained_on: Collection[str] = ()) -> Path:
     """Save a classifier with its class names, in a file that plain Keras loads (`keras.models.load_model`).
 
     The file is written whole or not at all: until the new one is complete, the old one stays.
@@ -129,7 +136,7 @@ def save_classifier(classifier, path, *, trained_on=()):
     return path
 
 
-def load_classifier(path):
+def load_classifier(path: str | PathLike) -> keras.Model:
     """Load a classifier that `save_classifier`, or Keras, has saved.
 
     Such a file can hold code of its own (a Lambda layer), which would run on your machine and could do anything there.

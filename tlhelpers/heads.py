@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ class Head:
         strength = "" if self.strength is None else f", C = {self.strength:g}"
         return f"<Head: {self.kernel.shape[0]} features → {self.kernel.shape[1]} classes, {self.method}{strength}>"
 
-    def predict_proba(self, features):
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Probabilities, float32, (n, k), for features, (n, channels).
 
         Raises:
@@ -60,12 +61,15 @@ class Head:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def predict(self, features):
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """Labels, int64, (n,): the class with the largest probability."""
         return self.predict_proba(features).argmax(axis=1)
 
 
-def train_head(features, labels, *, method="logistic_regression", strength=None, seed=0):
+def train_head(
+    features: np.ndarray, labels: Sequence[int] | np.ndarray, *, method: str = "logistic_regression",
+    strength: float | None = None, seed: int = 0,
+) -> Head:  # fmt: skip
     """Fit a linear classifier on features: the only part of feature extraction that learns.
 
     "logistic_regression" minimises the mean of −log(probability of the right class), plus a price on large weights.
@@ -118,7 +122,8 @@ def train_head(features, labels, *, method="logistic_regression", strength=None,
     features, labels = _checked(features, labels)
     few = np.bincount(labels).min() < 3
     if method == "nearest_mean":
-        return Head(*_nearest_mean(features, labels, FIXED_STEEPNESS if few else None), None, method)
+        kernel, bias = _nearest_mean(features, labels, FIXED_STEEPNESS if few else None)
+        return Head(kernel, bias, None, method)
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0  # a feature that never changes carries nothing; do not divide by zero

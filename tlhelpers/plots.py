@@ -7,16 +7,25 @@ Explained in notebooks/03_feature_extraction.ipynb.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tlhelpers.evaluation import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["STYLE", "confusion_matrix", "photo_grid", "values_with_intervals"]
 
 STYLE = Path(__file__).with_name("book.mplstyle")
 
 
-def photo_grid(photos, titles=None, *, columns=6, size=1.5):
+def photo_grid(
+    photos: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str] | None = None, *, columns: int = 6, size: float = 1.5
+) -> Figure:
     """Show photos side by side.
 
     Args:
@@ -53,7 +62,7 @@ def photo_grid(photos, titles=None, *, columns=6, size=1.5):
     return figure
 
 
-def confusion_matrix(report):
+def confusion_matrix(report: Report) -> Figure:
     """Show what photos are against what the classifier says they are: counts, and shade by part of the row.
 
     Args:
@@ -86,7 +95,10 @@ def confusion_matrix(report):
     return figure
 
 
-def values_with_intervals(values, intervals, names, *, label, reference=None, percent=True):
+def values_with_intervals(
+    values: Sequence[float], intervals: Sequence[tuple[float, float] | None], names: Sequence[str], *, label: str,
+    reference: tuple[float, str] | None = None, percent: bool = True,
+) -> Figure:  # fmt: skip
     """Compare values, each a dot with its interval, one below the other.
 
     Args:
