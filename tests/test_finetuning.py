@@ -166,6 +166,68 @@ def test_the_first_20_losses_are_those_of_plain_keras(backbone, cells):
     np.testing.assert_allclose(ours.steps, found, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "MobileNetV2", "EfficientNetB0"])
+def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gradients(name, people):
+    """In float64 the two ways are one: what differs in float32 is rounding."""
+    import keras
+    import tensorflow as tf
+    from tlhelpers.backbones import _load_keras_backbone
+    from tlhelpers.finetuning import _Part
+
+    size, rng = 96, np.random.default_rng(0)
+    if name == "efficientnet_lite0":
+        network = tl.load_backbone(name, image_size=size)
+    else:
+        network = _load_keras_backbone(name, size, weights=None)
+    classifier = keras.models.clone_model(
+        tl.build_classifier(network, people.class_names),
+        clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float64"}),
+    )
+    for layer in classifier.layers:  # statistics, scales and offsets as a trained network has them
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    logits = classifier.get_layer("logits")
+    logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
+    part = _Part(classifier, "all")
+    photos = tf.constant(rng.uniform(0, 255, (2, size, size, 3)))
+
+    def outputs_and_gradients():
+        variables = [variable.value for variable in part.variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logits = part.whole(photos, training=False)
+            loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 0])
+        return [logits.numpy(), *(gradient.numpy() for gradient in tape.gradient(loss, variables))]
+
+    with part.unfrozen():
+        plain = outputs_and_gradients()
+        with part.folded():
+            taken_in = sum("call" in vars(layer) for layer in classifier.layers)
+            folded = outputs_and_gradients()
+        again = outputs_and_gradients()
+    assert taken_in == 2 * len(part.norms)  # every BatchNorm of these networks stands on a convolution
+    assert plain[0].dtype == np.float64
+    for one, other, third in zip(plain, folded, again, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-9 * np.abs(one).max())
+        assert np.array_equal(third, one)  # and afterwards all is as before
+    assert not any("call" in vars(layer) for layer in classifier.layers)
+
+
+def test_a_convolution_whose_output_is_used_elsewhere_as_well_stays_alone():
+    import keras
+    from tlhelpers.finetuning import _pairs
+
+    photo = keras.Input((8, 8, 3))
+    alone, shared, to_model = (keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name=name) for name in ("alone", "shared", "to_model"))
+    norms = [keras.layers.BatchNormalization() for _ in range(3)]
+    twice = keras.layers.Activation("relu")
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Activation("relu")])
+    first, second, third = alone(photo), shared(photo), to_model(photo)
+    outputs = [norms[0](first), norms[1](second), norms[2](third), twice(second), twice(photo), inner(third)]
+    model = keras.Model(photo, keras.layers.Add()(outputs))
+    assert _pairs(model) == [(alone, norms[0])]
+
+
 def test_turned_photos_computed_once_give_the_losses_of_the_usual_way(backbone, cells):
     assert cells.card.symmetry == "turns_and_flips"
     steps = [

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -135,7 +136,8 @@ def fine_tune(
         weight_decay: part of each kernel, times learning rate, that is taken away in each step; offsets and scales
             have none.
         warm_up: part of all steps, 0..1, in which the learning rate rises.
-        head_first: False does not fit a new last layer first: it starts with zeros.
+        head_first: False does not fit a new last layer first: it starts with zeros. That needs a higher learning rate, such as
+            0.001 for the last stage, and did better with it on the solar cells (chapter 8).
         augment: "turns_and_flips" (quarter turns and mirror images, eight in all), "mirror" (left to right), "none"; None is
             what the card of the data set says leaves a photo's class alone. A function is called for each batch with photos, uint8
             (b, size, size, 3), targets, float32 (b, k), and a `numpy.random.Generator`; it returns both, new. Nothing can
@@ -344,6 +346,26 @@ class _Part:
         with _flags(layers, [layer for layer in layers if layer not in self.norms]):
             yield
 
+    @contextlib.contextmanager
+    def folded(self):
+        """While a step is traced in which everything trains: a convolution takes in the BatchNorm after it.
+
+        With statistics that stay, BatchNorm is y = scale · x + shift, one of each for a channel. scale · (kernel ∗ x) is
+        (scale · kernel) ∗ x, and the gradient finds kernel, scale and offset through it: the same numbers up to rounding, and
+        a step takes about three quarters of the time. Where only a part trains, steps are bit for bit those of Keras.
+        """
+        trained = {id(variable) for variable in self.variables}
+        pairs = _pairs(self.whole) if self.tail is None and self.unfreeze != "batch_norm" else []
+        pairs = [(convolution, norm) for convolution, norm in pairs if id(convolution.kernel) in trained]
+        try:
+            for convolution, norm in pairs:
+                convolution.call = partial(_convolve, convolution, norm)
+                norm.call = _as_it_is
+            yield
+        finally:
+            for layer in (layer for pair in pairs for layer in pair):
+                vars(layer).pop("call", None)
+
     def statistics(self):
         """Name → value, of the BatchNorm layers."""
         return {
@@ -373,6 +395,46 @@ class _Below:
 
     def cut(self, cut_point=None, *, pool=True):
         return self.model
+
+
+def _pairs(model):
+    """(convolution, the BatchNorm that alone takes what it gives), for those that can be one convolution."""
+    import keras
+
+    takers, givers = {}, {}
+    for layer in _layers(model):
+        for node in layer._inbound_nodes:  # more than one where a layer is used more than once
+            for tensor in node.input_tensors:
+                takers.setdefault(id(tensor), []).append(layer)
+        if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and len(layer._inbound_nodes) == 1:
+            givers[id(layer.output)] = layer
+    found = [(givers[tensor], layers[0]) for tensor, layers in takers.items() if tensor in givers and len(layers) == 1]
+    return [
+        (convolution, norm) for convolution, norm in found
+        if isinstance(norm, keras.layers.BatchNormalization) and len(norm._inbound_nodes) == 1 and norm.scale and norm.center
+        and norm.axis in (-1, 3)
+        and convolution.data_format == "channels_last" and not convolution.use_bias and convolution.activation is keras.activations.linear
+    ]  # fmt: skip
+
+
+def _convolve(convolution, norm, inputs):
+    """What the two layers give, one after the other."""
+    import keras
+    import tensorflow as tf
+
+    scale = norm.gamma.value * tf.math.rsqrt(norm.moving_variance.value + norm.epsilon)
+    shift = norm.beta.value - norm.moving_mean.value * scale
+    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+    apply = keras.ops.depthwise_conv if depthwise else keras.ops.conv
+    kernel = convolution.kernel.value * (tf.reshape(scale, convolution.kernel.shape[2:]) if depthwise else scale)
+    outputs = apply(
+        inputs, kernel, strides=convolution.strides, padding=convolution.padding, dilation_rate=convolution.dilation_rate
+    )  # fmt: skip
+    return tf.nn.bias_add(outputs, shift)
+
+
+def _as_it_is(inputs, training=None, mask=None):
+    return inputs
 
 
 def _layers(model):
@@ -574,7 +636,7 @@ class _Run:
 
         @tf.function(autograph=False)
         def step(inputs, targets, weights, count):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with part.folded(), tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in variables])
                 loss, right = losses(inputs, targets, self.source.computed, True)
                 loss = tf.reduce_sum(weights * loss) / count
