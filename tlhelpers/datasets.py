@@ -74,6 +74,16 @@ class Dataset:
         metadata: name → array of n values: what else is known of each photo.
         left_out: tuple of (file, reason): photos that could not be used.
 
+    Example:
+        >>> solar = tl.load_dataset("solar_cells")
+        >>> len(solar), solar.class_names
+        (2624, ('functional', 'defective'))
+        >>> solar.image(0).shape, int(solar.labels[0]), str(solar.metadata["wafer"][0])
+        ((300, 300, 3), 1, 'mono')
+        >>> mono = solar.subset(solar.metadata["wafer"] == "mono")
+        >>> mono
+        <Dataset solar_cells: 1,074 photos (functional 705, defective 369), 0 left out>
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 
@@ -164,6 +174,11 @@ class Dataset:
         Raises:
             ValueError: the split would leave a class with no photo on one side, or an argument is wrong.
 
+        Example:
+            >>> train, test = tl.load_dataset("solar_cells").split(test_size=0.25, seed=0)
+            >>> len(train), len(test), set(train.files) & set(test.files)
+            (1968, 656, set())
+
         Explained in notebooks/03_feature_extraction.ipynb.
         """
         from sklearn.model_selection import StratifiedGroupKFold, train_test_split
@@ -227,6 +242,10 @@ class Dataset:
 
         Raises:
             ValueError: a class has fewer photos; the message names it.
+
+        Example:
+            >>> tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+            <Dataset solar_cells: 10 photos (functional 5, defective 5), 0 left out>
 
         Explained in notebooks/03_feature_extraction.ipynb.
         """
@@ -295,6 +314,13 @@ def load_dataset(
         ModuleNotFoundError: its package is not installed; the message gives the line that installs it.
         ConnectionError: it downloads, and the network does not; the message says what to do instead.
 
+    Example:
+        >>> solar = tl.load_dataset("solar_cells")
+        >>> solar
+        <Dataset solar_cells: 2,624 photos (functional 1,803, defective 821), 0 left out>
+        >>> solar.card.licence.split(" (")[0]
+        'CC BY-NC-SA 4.0'
+
     Explained in notebooks/03_feature_extraction.ipynb; folders in notebooks/04_your_own_photos.ipynb.
     """
     if name in _LOADERS:
@@ -321,6 +347,10 @@ def load_photo(name: str) -> np.ndarray:
     Raises:
         ValueError: there is no such photo; the message lists those there are.
         ModuleNotFoundError: scikit-image is not installed; the message gives the line that installs it.
+
+    Example:
+        >>> tl.load_photo("chelsea").shape
+        (300, 451, 3)
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """

@@ -28,8 +28,8 @@ import numpy as np
 
 __all__ = ["FLOWERS", "cache_dir", "download", "fetch_archive", "fetch_tfds", "read_tfds"]
 
-# TensorFlow's flower_photos, for `fetch_archive`: flower_photos/<class>/*.jpg and flower_photos/LICENSE.txt (CC BY).
-# Length and SHA-256 are those that TensorFlow Datasets checks (tf_flowers/checksums.tsv).
+#: TensorFlow's flower_photos, for `fetch_archive`: flower_photos/<class>/*.jpg and flower_photos/LICENSE.txt (CC BY).
+#: Length and SHA-256 are those that TensorFlow Datasets checks (tf_flowers/checksums.tsv).
 FLOWERS = {
     "url": "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
     "sha256": "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
@@ -54,6 +54,10 @@ def cache_dir() -> Path:
 
     Raises:
         OSError: the folder cannot be made, or is a file; the message names it.
+
+    Example:
+        >>> tl.cache_dir().is_dir()
+        True
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
@@ -187,12 +191,14 @@ def read_tfds(folder: str | PathLike) -> tuple[tuple[Path, ...], np.ndarray, tup
         folder: what `fetch_tfds` returned.
 
     Returns:
-        files: tuple of n paths, split by split, in the order of TensorFlow Datasets.
-        labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
-        class_names: tuple of k names.
-        splits: array of n names: "train", "test", …
-        info: dict with `name`, `version`, `description`, `homepage`, `licence`, `citation` (as the data set gives them,
-            perhaps empty) and `splits`: name → number of `photos`, and of those `left_out` as they have no label.
+        five values, in this order.
+
+        - files: tuple of n paths, split by split, in the order of TensorFlow Datasets.
+        - labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
+        - class_names: tuple of k names.
+        - splits: array of n names: "train", "test", …
+        - info: dict with `name`, `version`, `description`, `homepage`, `licence`, `citation` (as the data set gives them,
+          perhaps empty) and `splits`: name → number of `photos`, and of those `left_out` as they have no label.
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """

@@ -73,6 +73,12 @@ def find_duplicates(dataset: Dataset, other: Dataset | None = None) -> list[Dupl
         of several exact copies the first stands for all: the others are paired with it, and it alone with near copies.
         In `other` every copy is named. Photos that cannot be read are skipped.
 
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> twice = cells.subset([0, 1, 2, 0])
+        >>> tl.find_duplicates(twice)
+        [Duplicate(row=0, other_row=3, kind='exact', difference=0.0)]
+
     Explained in notebooks/04_your_own_photos.ipynb.
     """
     photos = [(dataset, row) for row in range(len(dataset))]
@@ -104,6 +110,11 @@ def duplicate_groups(dataset: Dataset) -> np.ndarray:
     Returns:
         int64 array, (n,), for `dataset.split(groups=...)`: 0 for the first photo and its copies, and so on. Copies of
         copies belong together; a photo that cannot be read is alone.
+
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> tl.duplicate_groups(cells.subset([0, 1, 2, 0]))
+        array([0, 1, 2, 0])
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """

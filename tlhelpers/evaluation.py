@@ -33,6 +33,20 @@ class Report:
         files: tuple of n paths, or () where they are not known. Rows are those of the data set, less photos that could not
             be read.
 
+    Example:
+        >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
+        >>> report = tl.Report([0, 0, 0, 1], probabilities, ["good", "bad"])
+        >>> report
+        accuracy 75.0 %, 95 % interval 30.1 to 95.4 %, 4 photos, 0 left out
+        class  photos   recall  precision
+        good        3   66.7 %    100.0 %
+        bad         1  100.0 %     50.0 %
+        >>> report.confusion
+        array([[2, 1],
+               [0, 1]])
+        >>> report.wrong
+        array([2])
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 
@@ -143,6 +157,13 @@ def evaluate(
     Raises:
         ValueError: the classifier has other classes, or another order of classes, than the data set.
 
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=2, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, cells.class_names)
+        >>> tl.evaluate(classifier, cells).n
+        4
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     names = getattr(classifier, "class_names", None)
@@ -179,6 +200,11 @@ def proportion_ci(right: int, n: int) -> tuple[float, float]:
         ValueError: right is not between 0 and n, or n is below 1.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Example:
+        >>> low, high = tl.proportion_ci(90, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.826, 0.945)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """

@@ -50,6 +50,12 @@ def check(id: str, answer: Any = None) -> Verdict:
     Raises:
         ValueError: there is no such exercise.
 
+    Example:
+        >>> verdict = tl.check("02.1")
+        02.1: to begin: Mirror the queries left to right. Give two fractions between 0 and 1: (by pixels, by features).
+        >>> bool(verdict)
+        False
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     exercises = read_key()

@@ -82,6 +82,15 @@ def extract_features(
         ValueError: `cut_point` is not one of `backbone.cut_points`, the data set is empty, none of its photos can be
             read, there is no such variant, or float16 cannot hold the features.
 
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> tl.extract_features(cells, backbone).shape
+        (10, 1280)
+        >>> stem, top = tl.extract_features(cells, backbone, cut_point=["stem", "top"])
+        >>> stem.shape, top.shape
+        ((10, 32), (10, 1280))
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     model = backbone.cut(cut_point, pool=pool)
@@ -120,6 +129,12 @@ def predict(
     Raises:
         ValueError: the data set is empty, none of its photos can be read, there is no such variant, or the model says of
             no single image size that it takes.
+
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=2, seed=0)
+        >>> tl.features.predict(backbone.model, cells).shape
+        (4, 1280)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """

@@ -59,7 +59,8 @@ class History:
         computed_once: whether the frozen part saw each photo before the first epoch only.
         loss: float, one an epoch: mean over the training photos, as they came in that epoch.
         accuracy: likewise, part of them that was right, 0..1.
-        validation_loss, validation_accuracy: one an epoch, after it; empty without validation photos.
+        validation_loss: one an epoch, after it; empty without validation photos.
+        validation_accuracy: likewise.
         start: (loss, accuracy) on the validation photos before the first step; None without.
         learning_rate: float, one an epoch: at its last step.
         seconds: float, one an epoch.
@@ -159,6 +160,14 @@ def fine_tune(
         ValueError: there is no such part, nothing to train, classes do not fit, an argument is wrong; or the loss is no
             longer a number, which stops the training with the best weights so far in the classifier.
         AssertionError: a BatchNorm layer has not kept its statistics (this would be a fault in this package or in Keras).
+
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, cells.class_names)
+        >>> history = tl.fine_tune(classifier, cells, unfreeze="stage_7", epochs=2, validation=0)
+        >>> history.trained_parameters, len(history.loss), history.best_epoch
+        (1020162, 2, 2)
 
     Explained in notebooks/08_fine_tuning.ipynb; how deep in notebooks/09_how_deep.ipynb.
     """

@@ -71,6 +71,18 @@ def scan_folder(
     Raises:
         ValueError: there are no photos, or fewer than two classes, or the subfolders are no classes.
 
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name, photo in (("cats", "chelsea"), ("cups", "coffee")):
+        ...         (Path(folder) / name).mkdir()
+        ...         tl.plots.photo_grid([tl.load_photo(photo)]).savefig(Path(folder) / name / "one.png")
+        ...     _ = (Path(folder) / "cups" / "notes.txt").write_text("no photo")
+        ...     contents = tl.folders.scan_folder(folder)
+        >>> contents.class_names, len(contents.files), [(path.name, reason) for path, reason in contents.left_out]
+        (('cats', 'cups'), 2, [('notes.txt', 'no photo in a format that is read here; convert it to JPEG or PNG')])
+
     Explained in notebooks/04_your_own_photos.ipynb.
     """
     folder = Path(folder)

@@ -36,6 +36,13 @@ class Head:
         strength: scikit-learn's C of the fit: the smaller, the stronger the regularisation; None for "nearest_mean".
         method: how it was fitted: "logistic_regression", "nearest_mean" or "keras".
 
+    Example:
+        >>> head = tl.Head(kernel=np.array([[1.0, -1.0]]), bias=np.zeros(2), strength=None, method="nearest_mean")
+        >>> head
+        <Head: 1 features → 2 classes, nearest_mean>
+        >>> head.predict([[2.0], [-2.0]])
+        array([0, 1])
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 
@@ -110,6 +117,14 @@ def train_head(
     Source: multinomial logistic regression as scikit-learn's `LogisticRegression` defines it. Judging frozen features
     by a linear classifier: Razavian et al. 2014, Kornblith et al. 2019. Nearest class mean: Mensink et al. 2013; as a
     softmax over distances, and as a linear layer: Snell et al. 2017.
+
+    Example:
+        >>> features = np.array([[0.0, 0.1], [0.2, 0.0], [1.0, 0.9], [0.8, 1.0]])
+        >>> head = tl.train_head(features, np.array([0, 0, 1, 1]), method="nearest_mean")
+        >>> head
+        <Head: 2 features → 2 classes, nearest_mean>
+        >>> head.predict([[0.1, 0.2], [0.9, 0.8]])
+        array([0, 1])
 
     Explained in notebooks/03_feature_extraction.ipynb; nearest mean in notebooks/05_few_shots.ipynb.
     """

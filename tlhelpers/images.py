@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["read_image", "resize_image", "shown"]
+__all__ = ["read_image", "resize_image", "shown", "vary"]
 
 # What is tried at all (an MPO, several pictures, begins as a JPEG): other readers of Pillow start other programs (EPS), or
 # read what no camera writes.
@@ -75,6 +75,11 @@ def read_image(path: str | PathLike, *, at_least: int | None = None) -> np.ndarr
         FileNotFoundError: there is no such file.
         UnreadablePhoto: (a ValueError) it is no photo that can be read, or has more than 67 million pixels; the message
             names it.
+
+    Example:
+        >>> photo = tl.read_image(tl.load_dataset("faces").files[0])
+        >>> photo.shape, photo.dtype
+        ((112, 92, 3), dtype('uint8'))
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
@@ -135,6 +140,10 @@ def resize_image(image: np.ndarray, size: int, *, crop: bool = False) -> np.ndar
     Raises:
         ValueError: `image` is not an RGB photo of 8 bits, or `size` is below 1.
 
+    Example:
+        >>> tl.resize_image(tl.load_photo("chelsea"), 224).shape
+        (224, 224, 3)
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     image = np.asarray(image)
@@ -167,6 +176,11 @@ def vary(photo: np.ndarray, variant: int) -> np.ndarray:
 
     Returns:
         array of the same shape, a copy.
+
+    Example:
+        >>> tl.images.vary(np.array([[1, 2], [3, 4]]), 4)
+        array([[2, 1],
+               [4, 3]])
 
     Explained in notebooks/08_fine_tuning.ipynb.
     """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STYLE", "confusion_matrix", "photo_grid", "values_with_intervals"]
 
+#: The style sheet of all figures in this book, for `matplotlib.pyplot.style.context`.
 STYLE = Path(__file__).with_name("book.mplstyle")
 
 
@@ -39,6 +40,13 @@ def photo_grid(
 
     Raises:
         ValueError: no photos, or another number of titles than photos.
+
+    Example:
+        >>> faces = tl.load_dataset("faces")
+        >>> photos = [faces.image(row) for row in range(4)]
+        >>> figure = tl.plots.photo_grid(photos, ["one", "two", "three", "four"], columns=2)
+        >>> len(figure.axes)
+        4
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -70,6 +78,12 @@ def confusion_matrix(report: Report) -> Figure:
 
     Returns:
         Figure. Counts are written into the cells for up to 12 classes.
+
+    Example:
+        >>> report = tl.Report([0, 0, 1], np.eye(2)[[0, 1, 1]], ["good", "bad"])
+        >>> figure = tl.plots.confusion_matrix(report)
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['good', 'bad']
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -114,6 +128,13 @@ def values_with_intervals(
 
     Raises:
         ValueError: lengths differ, or a value lies outside its interval.
+
+    Example:
+        >>> figure = tl.plots.values_with_intervals(
+        ...     [0.69, 0.9], [None, tl.proportion_ci(90, 100)], ["largest class", "ours"], label="accuracy, %"
+        ... )
+        >>> figure.axes[0].get_xlabel()
+        'accuracy, %'
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """

@@ -52,6 +52,13 @@ def frames(
     Raises:
         ValueError: lengths differ, there are fewer than two pictures, or the control is unknown.
 
+    Example:
+        >>> pictures = [np.full((8, 8), grey, np.uint8) for grey in (0, 255)]
+        >>> alts = ["A black square.", "A white square."]
+        >>> figure = tl.widgets.frames(pictures, ["dark", "bright"], description="brightness", alts=alts)
+        >>> type(figure.children[0]).__name__
+        'SelectionSlider'
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     _check_lengths(figures=figures, names=names, alts=alts)
