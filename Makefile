@@ -1,5 +1,5 @@
 # make book | make book-offline | make test | make lab: each makes the environment in .venv/ first, once.
-# make assignments | make wheelhouse: for teachers. On Windows, or without make: the same lines stand in the README.
+# make assignments | make slides | make wheelhouse: for teachers. On Windows, or without make: the same lines stand in the README.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
-.PHONY: book book-offline test lab environment assignments wheelhouse package lint chapter notebooks check claims figures requirements clean
+.PHONY: book book-offline test lab environment assignments slides wheelhouse package lint chapter notebooks check claims figures requirements clean
 
 environment: $(STAMP)
 
@@ -45,7 +45,7 @@ book-offline: $(STAMP) $(WEB)
 	@echo "Open _build/offline/index.html, or copy the folder to a stick"
 
 $(WEB): book/web/package.json book/web/package-lock.json
-	@npm --version > /dev/null || { echo "make book-offline needs npm, which comes with Node.js 18 or newer: install it first"; exit 1; }
+	@npm --version > /dev/null || { echo "this needs npm, which comes with Node.js 18 or newer: install it first"; exit 1; }
 	npm ci --ignore-scripts --prefix book/web
 	@touch $(WEB)
 
@@ -70,6 +70,11 @@ $(TOOLS)/installed: requirements-tools.txt $(STAMP)
 	$(TOOLS)/bin/python $(PIP) install -r requirements-tools.txt
 	$(BIN)/python -m ipykernel install --prefix $(TOOLS) --name python3
 	@touch $(TOOLS)/installed
+
+# Slides of the chapters in _build/slides, which load nothing from other hosts (see book/tools/make_slides.py).
+slides: $(STAMP) $(WEB)
+	$(BIN)/python book/tools/make_slides.py
+	@echo "Open _build/slides/index.html"
 
 # Everything that pip installs for this system and this Python, in one folder: machines without a network install from there.
 # Then an empty environment is made from it with the index switched off, and used.
