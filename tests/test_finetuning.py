@@ -171,6 +171,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
     """In float64 the two ways are one: what differs in float32 is rounding."""
     import keras
     import tensorflow as tf
+
     from tlhelpers.backbones import _load_keras_backbone
     from tlhelpers.finetuning import _Part
 
@@ -215,6 +216,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
 
 def test_a_convolution_whose_output_is_used_elsewhere_as_well_stays_alone():
     import keras
+
     from tlhelpers.finetuning import _pairs
 
     photo = keras.Input((8, 8, 3))

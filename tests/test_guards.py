@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = (".git", ".venv", "_build", "node_modules", "__pycache__", ".pytest_cache", ".ipynb_checkpoints")
+LEFT_OUT = (".git", ".venv", ".venv-tools", "_build", "course", "dist", "node_modules", "__pycache__", ".pytest_cache", ".ipynb_checkpoints")
 CHAPTER = "notebooks/03_feature_extraction.ipynb"
 SOLUTIONS = "notebooks/solutions/03_feature_extraction.ipynb"
 

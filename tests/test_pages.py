@@ -29,7 +29,8 @@ def article(page):
 def test_the_chapters_are_there():
     for name in ("book/intro", "book/01_what_is_transfer_learning", "notebooks/02_what_a_network_knows",
                  "notebooks/03_feature_extraction", "notebooks/solutions/02_what_a_network_knows",
-                 "notebooks/solutions/03_feature_extraction", "book/numbers", "book/glossary", "book/references"):
+                 "notebooks/solutions/03_feature_extraction", "book/numbers", "book/glossary", "book/references",
+                 "book/reference", "book/command_line"):
         assert HTML / f"{name}.html" in PAGES
 
 
@@ -132,3 +133,35 @@ def test_every_number_of_the_ledger_is_on_its_page_and_numbers_in_the_text_lead_
         assert blocks[target.fragment].select_one(".claim-value").get_text() == link.get_text(), link
     quoted = [link for page in PAGES.values() for link in page.select("a.quoted")]
     assert quoted and all("references.html#" in link["href"] for link in quoted)
+
+
+def test_each_entry_of_the_reference_leads_to_a_chapter_and_the_chapters_that_use_it_lead_back():
+    page = PAGES[HTML / "book" / "reference.html"]
+    entries = {
+        term["id"]: term.find_parent("dl") for term in page.select("dl.py > dt.sig[id]")
+        if term.find_parent("dl").parent.find_parent("dl") is None and "data" not in term.find_parent("dl")["class"]
+    }
+    assert len(entries) > 40
+    for name, entry in entries.items():
+        if name != "tlhelpers.Card":
+            assert "Explained in chapter" in entry.get_text() and entry.select('a[href*="notebooks/"]'), name
+    back = {
+        (path.stem, urlparse(link["href"]).fragment)
+        for path, chapter in PAGES.items() for link in chapter.select("div.tl-names a[href]")
+    }
+    forth = set()
+    for name, entry in entries.items():
+        for paragraph in entry.find_all("p"):
+            if paragraph.get_text().startswith("Used in"):
+                forth |= {(Path(urlparse(link["href"]).path).stem, name) for link in paragraph.select("a")}
+    constants = {pair for pair in back if pair[1].split(".")[-1].isupper()}
+    assert len(forth) > 40 and forth == back - constants
+
+
+def test_notebooks_have_buttons_for_colab_and_binder_if_the_repository_has_an_address_and_other_pages_have_none():
+    import yaml
+
+    address = yaml.safe_load((HTML.parents[1] / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    for path, page in PAGES.items():
+        links = page.select('a[href*="colab.research"], a[href*="mybinder.org"]')
+        assert bool(links) == bool(address and path.parent.name in ("notebooks", "solutions")), path.name

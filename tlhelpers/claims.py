@@ -12,6 +12,7 @@ import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 
 __all__ = ["Claim", "check", "read_ledger"]
@@ -34,6 +35,11 @@ class Claim:
         photos: how many photos it was measured on; 0 where there are none.
         seeds: which seeds and draws; "" where nothing is drawn.
         experiment: script whose stored results the notebook reads; "" where the notebook measures itself.
+
+    Example:
+        >>> claim = tl.claims.Claim("90.accuracy", "An example.", 0.866, 0.01, "one photo of 100", unit="%", digits=1)
+        >>> claim.text, claim.holds(0.87), claim.holds(0.9)
+        ('86.6 %', True, False)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -59,21 +65,21 @@ class Claim:
             raise ValueError(f"claim {self.id}: needs a sentence, and a reason (`why`) for its tolerance")
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The number as the book writes it: "86.6 %"."""
         return self.show(self.value)
 
-    def show(self, value):
+    def show(self, value: float) -> str:
         """Another value, written in the same way."""
         number = f"{100 * value if self.unit == '%' else value:,.{self.digits}f}"
         return f"{number} {self.unit}".rstrip()
 
-    def holds(self, value):
+    def holds(self, value: float) -> bool:
         """Is a measured value within the tolerance? (The last bits of a float do not count.)"""
         return abs(value - self.value) <= self.tolerance + 1e-9 * max(1.0, abs(self.value))
 
 
-def check(id, value):
+def check(id: str, value: float) -> None:
     """Check a measured value against the number that the book gives.
 
     Prints the id, the claimed value and "holds"; never the measured value, whose last digits differ between
@@ -117,7 +123,7 @@ def find_ledger():
     return next((folder / LEDGER for folder in (here, *here.parents) if (folder / LEDGER).is_file()), None)
 
 
-def read_ledger(path):
+def read_ledger(path: str | PathLike) -> dict[str, Claim]:
     """Read a ledger.
 
     Args:

@@ -12,12 +12,19 @@ import json
 import os
 import uuid
 import zipfile
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlhelpers.backbones import with_head
+from tlhelpers.backbones import Backbone, with_head
+from tlhelpers.heads import Head
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["build_classifier", "load_classifier", "save_classifier"]
 
@@ -26,7 +33,7 @@ _MEMBER_LIMIT = 10_000_000  # bytes: half a million training photos
 _EXPANSION_LIMIT = 100  # Keras does not compress; what unpacks to more than this many times its size is no classifier
 
 
-def build_classifier(backbone, class_names, *, head=None):
+def build_classifier(backbone: Backbone, class_names: Iterable[str], *, head: Head | None = None) -> keras.Model:
     """Put a new last layer on a copy of the backbone.
 
     The copy has weights of its own: training the classifier leaves `backbone` as it was. All layers of the copy are
@@ -44,6 +51,15 @@ def build_classifier(backbone, class_names, *, head=None):
 
     Raises:
         ValueError: head and class names, or head and backbone, do not fit each other.
+
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
+        >>> classifier.output_shape, classifier.class_names
+        ((None, 2), ('functional', 'defective'))
+        >>> photos = np.zeros((1, 64, 64, 3), np.float32)
+        >>> classifier.predict(photos, verbose=0)
+        array([[0.5, 0.5]], dtype=float32)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -70,7 +86,7 @@ def build_classifier(backbone, class_names, *, head=None):
     return classifier
 
 
-def save_classifier(classifier, path, *, trained_on=()):
+def save_classifier(classifier: keras.Model, path: str | PathLike, *, trained_on: Collection[str] = ()) -> Path:
     """Save a classifier with its class names, in a file that plain Keras loads (`keras.models.load_model`).
 
     The file is written whole or not at all: until the new one is complete, the old one stays.
@@ -89,6 +105,17 @@ def save_classifier(classifier, path, *, trained_on=()):
     Raises:
         ValueError: the path does not end in `.keras`, or the classifier has no class names or not one for each output.
         FileNotFoundError: there is no such folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
+        >>> with TemporaryDirectory() as folder:
+        ...     path = tl.save_classifier(classifier, Path(folder) / "cells.keras")
+        ...     again = tl.load_classifier(path)
+        >>> path.name, again.class_names, again.backbone_name
+        ('cells.keras', ('functional', 'defective'), 'efficientnet_lite0')
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
@@ -129,7 +156,7 @@ def save_classifier(classifier, path, *, trained_on=()):
     return path
 
 
-def load_classifier(path):
+def load_classifier(path: str | PathLike) -> keras.Model:
     """Load a classifier that `save_classifier`, or Keras, has saved.
 
     Such a file can hold code of its own (a Lambda layer), which would run on your machine and could do anything there.

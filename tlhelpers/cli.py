@@ -753,8 +753,9 @@ def _speed():
 
 
 _CHECKS = {
-    "tensorflow": _tensorflow, "versions": _versions, "memory": _memory, "disk": _disk, "photos": _photos, "weights": _weights, "a cat": _a_cat, "speed": _speed,
-}
+    "tensorflow": _tensorflow, "versions": _versions, "memory": _memory, "disk": _disk, "photos": _photos,
+    "weights": _weights, "a cat": _a_cat, "speed": _speed,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

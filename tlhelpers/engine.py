@@ -18,8 +18,12 @@ import sys
 import threading
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["convert", "fingerprint"]
 
@@ -98,7 +102,7 @@ def on_gpu():
     return bool(tf.config.get_visible_devices("GPU"))
 
 
-def convert(model):
+def convert(model: keras.Model) -> bytes:
     """Bring a model into the form that LiteRT runs.
 
     Args:
@@ -133,7 +137,7 @@ def convert(model):
     return flatbuffer
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> str:
     """What tells this network from any other, whatever its layers are called.
 
     Args:
@@ -148,7 +152,8 @@ def fingerprint(model):
 
     versions = [version(name) for name in ("keras", "tensorflow", "ai-edge-litert")]
     key = hashlib.sha256(f"{versions} {on_gpu()} {model.input_shape} {model.output_shape}".encode())
-    place, weights = {}, {id(weight): index for index, weight in enumerate(model.weights)}
+    place: dict = {}
+    weights = {id(weight): index for index, weight in enumerate(model.weights)}
 
     def number(value):
         """A tensor is known by the step it comes from; all else by what it says of itself."""

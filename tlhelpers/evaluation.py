@@ -5,13 +5,18 @@ Explained in notebooks/03_feature_extraction.ipynb.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlhelpers.datasets import Dataset
 from tlhelpers.features import run_model
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["Report", "evaluate", "proportion_ci"]
 
@@ -27,6 +32,20 @@ class Report:
         left_out: tuple of (file, reason): photos that could not be used.
         files: tuple of n paths, or () where they are not known. Rows are those of the data set, less photos that could not
             be read.
+
+    Example:
+        >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
+        >>> report = tl.Report([0, 0, 0, 1], probabilities, ["good", "bad"])
+        >>> report
+        accuracy 75.0 %, 95 % interval 30.1 to 95.4 %, 4 photos, 0 left out
+        class  photos   recall  precision
+        good        3   66.7 %    100.0 %
+        bad         1  100.0 %     50.0 %
+        >>> report.confusion
+        array([[2, 1],
+               [0, 1]])
+        >>> report.wrong
+        array([2])
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -54,38 +73,38 @@ class Report:
             raise ValueError(f"labels run from {np.min(self.labels)} to {np.max(self.labels)}; expected 0..{k - 1}")
 
     @property
-    def n(self):
+    def n(self) -> int:
         """Number of photos."""
         return len(self.labels)
 
     @cached_property
-    def predictions(self):
+    def predictions(self) -> np.ndarray:
         """int64 array, (n,): the class with the largest probability."""
         return np.argmax(self.probabilities, axis=1)
 
     @property
-    def wrong(self):
+    def wrong(self) -> np.ndarray:
         """int64 array: rows of this report where the classifier is wrong; `files[row]` is the photo."""
         return np.flatnonzero(self.predictions != self.labels)
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Part of the photos that are classified right, 0..1."""
         return float(np.mean(self.predictions == self.labels))
 
     @property
-    def accuracy_ci(self):
+    def accuracy_ci(self) -> tuple[float, float]:
         """95 % interval of the accuracy (low, high), Wilson's: how far it could be off with so few photos."""
         return proportion_ci(self.n - len(self.wrong), self.n)
 
     @cached_property
-    def confusion(self):
+    def confusion(self) -> np.ndarray:
         """int64 array, (k, k): row is what the photo is, column is what the classifier says."""
         k = len(self.class_names)
         return np.bincount(self.labels * k + self.predictions, minlength=k * k).reshape(k, k)
 
     @cached_property
-    def per_class(self):
+    def per_class(self) -> dict[str, dict]:
         """Class name → `n` photos, `recall` (part of them found), its 95 % interval `recall_ci`, and `precision` (part
         of the photos so named that are right; None where no photo was so named). None stands for recall where n is 0."""
         out = {}
@@ -121,7 +140,9 @@ class Report:
     __repr__ = __str__
 
 
-def evaluate(classifier, dataset, *, batch_size=8, progress=None):
+def evaluate(
+    classifier: keras.Model, dataset: Dataset, *, batch_size: int = 8, progress: Callable[[int, int], object] | None = None
+) -> Report:
     """Let a classifier say of each photo what it is, and count.
 
     Args:
@@ -135,6 +156,13 @@ def evaluate(classifier, dataset, *, batch_size=8, progress=None):
 
     Raises:
         ValueError: the classifier has other classes, or another order of classes, than the data set.
+
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=2, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, cells.class_names)
+        >>> tl.evaluate(classifier, cells).n
+        4
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -158,7 +186,7 @@ def evaluate(classifier, dataset, *, batch_size=8, progress=None):
     return Report(dataset.labels[kept], probabilities, tuple(dataset.class_names), left_out, files)
 
 
-def proportion_ci(right, n):
+def proportion_ci(right: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion: Wilson's score interval.
 
     Args:
@@ -172,6 +200,11 @@ def proportion_ci(right, n):
         ValueError: right is not between 0 and n, or n is below 1.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Example:
+        >>> low, high = tl.proportion_ci(90, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.826, 0.945)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """

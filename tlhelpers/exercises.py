@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Verdict", "check"]
 
@@ -26,14 +27,14 @@ class Verdict(str):
 
     right = False
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.right
 
     def _ipython_display_(self):
         pass
 
 
-def check(id, answer=None):
+def check(id: str, answer: Any = None) -> Verdict:
     """Is this answer to an exercise right?
 
     Prints "right", "not yet" with a hint, or how to begin when there is no answer yet.
@@ -49,6 +50,12 @@ def check(id, answer=None):
     Raises:
         ValueError: there is no such exercise.
 
+    Example:
+        >>> verdict = tl.check("02.1")
+        02.1: to begin: Mirror the queries left to right. Give two fractions between 0 and 1: (by pixels, by features).
+        >>> bool(verdict)
+        False
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     exercises = read_key()
@@ -62,7 +69,7 @@ def check(id, answer=None):
 
 
 @cache
-def read_key():
+def read_key() -> dict[str, dict]:
     """Everything in `exercises.toml`: id → title, begin, answer, tolerance, hint, wrong (each with answer and hint)."""
     return tomllib.loads(KEY.read_text(encoding="utf-8"))
 

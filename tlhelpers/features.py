@@ -12,9 +12,11 @@ import sqlite3
 import time
 import warnings
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from PIL import ImageFile
@@ -27,15 +29,32 @@ from tlhelpers.engine import KerasEngine, LiteRTEngine, convert, fingerprint, on
 from tlhelpers.images import UnreadablePhoto, resize_image, shown, vary
 from tlhelpers.store import KnownFiles, RowStore, look, same
 
+if TYPE_CHECKING:
+    import keras
+
+    from tlhelpers.backbones import Backbone
+
+    Progress = bool | Callable[[int, int], object] | None
+
 __all__ = ["extract_features", "predict"]
 
 _FLUSH_SECONDS, _FLUSH_BYTES = 1.0, 2**26  # features are written to disk at least this often
 
 
+@overload  # one cut point: one array; a list of them: a list of arrays
 def extract_features(
-    dataset, backbone, *, cut_point=None, pool=True, variant=0, engine="fastest", batch_size=8, dtype="float32", cache=True,
-    progress=None,
-):  # fmt: skip
+    dataset: Dataset, backbone: Backbone, *, cut_point: str | None = None, pool: bool | str = True, variant: int = 0,
+    engine: str = "fastest", batch_size: int = 8, dtype: str = "float32", cache: bool = True, progress: Progress = None,
+) -> np.ndarray: ...  # fmt: skip
+@overload
+def extract_features(
+    dataset: Dataset, backbone: Backbone, *, cut_point: list[str], pool: bool | str = True, variant: int = 0,
+    engine: str = "fastest", batch_size: int = 8, dtype: str = "float32", cache: bool = True, progress: Progress = None,
+) -> list[np.ndarray]: ...  # fmt: skip
+def extract_features(
+    dataset: Dataset, backbone: Backbone, *, cut_point: str | list[str] | None = None, pool: bool | str = True, variant: int = 0,
+    engine: str = "fastest", batch_size: int = 8, dtype: str = "float32", cache: bool = True, progress: Progress = None,
+) -> np.ndarray | list[np.ndarray]:  # fmt: skip
     """Send each photo through the frozen backbone once.
 
     Args:
@@ -63,6 +82,15 @@ def extract_features(
         ValueError: `cut_point` is not one of `backbone.cut_points`, the data set is empty, none of its photos can be
             read, there is no such variant, or float16 cannot hold the features.
 
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> tl.extract_features(cells, backbone).shape
+        (10, 1280)
+        >>> stem, top = tl.extract_features(cells, backbone, cut_point=["stem", "top"])
+        >>> stem.shape, top.shape
+        ((10, 32), (10, 1280))
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
     model = backbone.cut(cut_point, pool=pool)
@@ -71,18 +99,20 @@ def extract_features(
         raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'")
     if engine not in ("fastest", "keras"):
         raise ValueError(f"engine is {engine!r}; expected 'fastest' or 'keras'")
-    with _bar(progress) as progress, _Kept(model, dataset, shapes, dtype, variant, engine, cache) as kept:
+    with _bar(progress) as show, _Kept(model, dataset, shapes, dtype, variant, engine, cache) as kept:
         rows, todo = kept.rows()
-        if progress is not None and len(todo) < len(dataset):
-            progress(len(dataset) - len(todo), len(dataset))
-        unread = _fill(rows, todo, dataset, size, variant, lambda: kept.engine(batch_size), kept, progress)
+        if show is not None and len(todo) < len(dataset):
+            show(len(dataset) - len(todo), len(dataset))
+        unread = _fill(rows, todo, dataset, size, variant, lambda: kept.engine(batch_size), kept, show)
     for message in (*kept.troubles, *_left_out(dataset, unread)):
         warnings.warn(message, stacklevel=2)
     features = _split(rows, shapes)
     return features[0] if cut_point is None or isinstance(cut_point, str) else features
 
 
-def predict(model, dataset, *, variant=0, batch_size=8, progress=None):
+def predict(
+    model: keras.Model, dataset: Dataset, *, variant: int = 0, batch_size: int = 8, progress: Progress = None
+) -> np.ndarray | list[np.ndarray]:
     """Send each photo of a data set through a Keras model, batch by batch, reading photos as they are needed.
 
     Args:
@@ -99,6 +129,12 @@ def predict(model, dataset, *, variant=0, batch_size=8, progress=None):
     Raises:
         ValueError: the data set is empty, none of its photos can be read, there is no such variant, or the model says of
             no single image size that it takes.
+
+    Example:
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=2, seed=0)
+        >>> tl.features.predict(backbone.model, cells).shape
+        (4, 1280)
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -270,7 +306,7 @@ class _Kept:
     Without space, permission or a sound database features are computed all the same, and `troubles` says so once.
     """
 
-    _engines = OrderedDict()  # key → converted network, or None where Keras computes: those used last
+    _engines: OrderedDict = OrderedDict()  # key → converted network, or None where Keras computes: those used last
     _started = None, None  # key and engine of the last one: its memory is laid out, and its weights are packed
 
     def __init__(self, model, dataset, shapes, dtype, variant, engine, cache):

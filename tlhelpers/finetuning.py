@@ -18,9 +18,11 @@ import hashlib
 import json
 import os
 import time
+import typing
 import uuid
 import warnings
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +36,9 @@ from tlhelpers.engine import fingerprint
 from tlhelpers.features import extract_features
 from tlhelpers.heads import train_head
 from tlhelpers.images import VARIANTS, UnreadablePhoto, resize_image, vary
+
+if typing.TYPE_CHECKING:
+    import keras
 
 __all__ = ["History", "fine_tune"]
 
@@ -54,7 +59,8 @@ class History:
         computed_once: whether the frozen part saw each photo before the first epoch only.
         loss: float, one an epoch: mean over the training photos, as they came in that epoch.
         accuracy: likewise, part of them that was right, 0..1.
-        validation_loss, validation_accuracy: one an epoch, after it; empty without validation photos.
+        validation_loss: one an epoch, after it; empty without validation photos.
+        validation_accuracy: likewise.
         start: (loss, accuracy) on the validation photos before the first step; None without.
         learning_rate: float, one an epoch: at its last step.
         seconds: float, one an epoch.
@@ -96,10 +102,13 @@ class History:
 
 
 def fine_tune(
-    classifier, train, *, unfreeze="last_stage", epochs=5, validation=None, patience=3, learning_rate=None, batch_size=32,
-    weight_decay=0.01, warm_up=0.1, head_first=True, augment=None, soft_labels=None, label_smoothing=0.0,
-    class_weights=None, compute_once=True, seed=0, progress=None,
-):  # fmt: skip
+    classifier: keras.Model, train: Dataset, *, unfreeze: str = "last_stage", epochs: int = 5,
+    validation: float | Dataset | None = None, patience: int | None = 3, learning_rate: float | None = None,
+    batch_size: int = 32, weight_decay: float = 0.01, warm_up: float = 0.1, head_first: bool = True,
+    augment: str | Callable | None = None, soft_labels: np.ndarray | None = None, label_smoothing: float = 0.0,
+    class_weights: str | Sequence[float] | None = None, compute_once: bool = True, seed: int = 0,
+    progress: bool | Callable[[History], object] | None = None,
+) -> History:  # fmt: skip
     """Train a part of a classifier, and its last layer, on photos; the rest stays as it is.
 
     First the last layer, if it is new (all zeros), is fitted on frozen features. Then both train with AdamW: the learning
@@ -151,6 +160,14 @@ def fine_tune(
         ValueError: there is no such part, nothing to train, classes do not fit, an argument is wrong; or the loss is no
             longer a number, which stops the training with the best weights so far in the classifier.
         AssertionError: a BatchNorm layer has not kept its statistics (this would be a fault in this package or in Keras).
+
+    Example:
+        >>> cells = tl.load_dataset("solar_cells").sample(per_class=5, seed=0)
+        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
+        >>> classifier = tl.build_classifier(backbone, cells.class_names)
+        >>> history = tl.fine_tune(classifier, cells, unfreeze="stage_7", epochs=2, validation=0)
+        >>> history.trained_parameters, len(history.loss), history.best_epoch
+        (1020162, 2, 2)
 
     Explained in notebooks/08_fine_tuning.ipynb; how deep in notebooks/09_how_deep.ipynb.
     """

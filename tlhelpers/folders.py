@@ -10,9 +10,10 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from tlhelpers.images import UnreadablePhoto, decode, shown
@@ -53,7 +54,9 @@ class FolderContents:
     left_out: Sequence[tuple[Path, str]]
 
 
-def scan_folder(folder, *, class_names=None, progress=None):
+def scan_folder(
+    folder: str | PathLike, *, class_names: Sequence[str] | None = None, progress: Callable[[int, int], object] | None = None
+) -> FolderContents:
     """Find the photos of a folder, one subfolder a class, and read each once to see whether it can be used.
 
     Args:
@@ -67,6 +70,18 @@ def scan_folder(folder, *, class_names=None, progress=None):
 
     Raises:
         ValueError: there are no photos, or fewer than two classes, or the subfolders are no classes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name, photo in (("cats", "chelsea"), ("cups", "coffee")):
+        ...         (Path(folder) / name).mkdir()
+        ...         tl.plots.photo_grid([tl.load_photo(photo)]).savefig(Path(folder) / name / "one.png")
+        ...     _ = (Path(folder) / "cups" / "notes.txt").write_text("no photo")
+        ...     contents = tl.folders.scan_folder(folder)
+        >>> contents.class_names, len(contents.files), [(path.name, reason) for path, reason in contents.left_out]
+        (('cats', 'cups'), 2, [('notes.txt', 'no photo in a format that is read here; convert it to JPEG or PNG')])
 
     Explained in notebooks/04_your_own_photos.ipynb.
     """
@@ -110,7 +125,7 @@ def scan_folder(folder, *, class_names=None, progress=None):
     )
 
 
-def photos_below(folder):
+def photos_below(folder: str | PathLike) -> list[tuple[Path, str | None]]:
     """Every file below a folder, however deep, that may be a photo. None is opened.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,13 @@ class Head:
         strength: scikit-learn's C of the fit: the smaller, the stronger the regularisation; None for "nearest_mean".
         method: how it was fitted: "logistic_regression", "nearest_mean" or "keras".
 
+    Example:
+        >>> head = tl.Head(kernel=np.array([[1.0, -1.0]]), bias=np.zeros(2), strength=None, method="nearest_mean")
+        >>> head
+        <Head: 1 features → 2 classes, nearest_mean>
+        >>> head.predict([[2.0], [-2.0]])
+        array([0, 1])
+
     Explained in notebooks/03_feature_extraction.ipynb.
     """
 
@@ -47,7 +55,7 @@ class Head:
         strength = "" if self.strength is None else f", C = {self.strength:g}"
         return f"<Head: {self.kernel.shape[0]} features → {self.kernel.shape[1]} classes, {self.method}{strength}>"
 
-    def predict_proba(self, features):
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Probabilities, float32, (n, k), for features, (n, channels).
 
         Raises:
@@ -60,12 +68,15 @@ class Head:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def predict(self, features):
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """Labels, int64, (n,): the class with the largest probability."""
         return self.predict_proba(features).argmax(axis=1)
 
 
-def train_head(features, labels, *, method="logistic_regression", strength=None, seed=0):
+def train_head(
+    features: np.ndarray, labels: Sequence[int] | np.ndarray, *, method: str = "logistic_regression",
+    strength: float | None = None, seed: int = 0,
+) -> Head:  # fmt: skip
     """Fit a linear classifier on features: the only part of feature extraction that learns.
 
     "logistic_regression" minimises the mean of −log(probability of the right class), plus a price on large weights.
@@ -107,6 +118,14 @@ def train_head(features, labels, *, method="logistic_regression", strength=None,
     by a linear classifier: Razavian et al. 2014, Kornblith et al. 2019. Nearest class mean: Mensink et al. 2013; as a
     softmax over distances, and as a linear layer: Snell et al. 2017.
 
+    Example:
+        >>> features = np.array([[0.0, 0.1], [0.2, 0.0], [1.0, 0.9], [0.8, 1.0]])
+        >>> head = tl.train_head(features, np.array([0, 0, 1, 1]), method="nearest_mean")
+        >>> head
+        <Head: 2 features → 2 classes, nearest_mean>
+        >>> head.predict([[0.1, 0.2], [0.9, 0.8]])
+        array([0, 1])
+
     Explained in notebooks/03_feature_extraction.ipynb; nearest mean in notebooks/05_few_shots.ipynb.
     """
     if method not in METHODS:
@@ -118,7 +137,8 @@ def train_head(features, labels, *, method="logistic_regression", strength=None,
     features, labels = _checked(features, labels)
     few = np.bincount(labels).min() < 3
     if method == "nearest_mean":
-        return Head(*_nearest_mean(features, labels, FIXED_STEEPNESS if few else None), None, method)
+        kernel, bias = _nearest_mean(features, labels, FIXED_STEEPNESS if few else None)
+        return Head(kernel, bias, None, method)
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0  # a feature that never changes carries nothing; do not divide by zero

@@ -13,12 +13,14 @@ import os
 import stat
 import threading
 import warnings
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["read_image", "resize_image", "shown"]
+__all__ = ["read_image", "resize_image", "shown", "vary"]
 
 # What is tried at all (an MPO, several pictures, begins as a JPEG): other readers of Pillow start other programs (EPS), or
 # read what no camera writes.
@@ -47,12 +49,12 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 class UnreadablePhoto(ValueError):
     """A file is no photo that can be read; `reason` says why, without the file's name."""
 
-    def __init__(self, path, reason):
+    def __init__(self, path: str | PathLike, reason: str):
         super().__init__(f"{shown(path)}: not a photo that can be read ({reason})")
         self.reason = reason
 
 
-def read_image(path, *, at_least=None):
+def read_image(path: str | PathLike, *, at_least: int | None = None) -> np.ndarray:
     """Read one photo as the eye would see it, always as RGB.
 
     A photo on disk may be turned (EXIF orientation), grey, half transparent, 16 bits deep, made for print (CMYK), or in
@@ -74,12 +76,17 @@ def read_image(path, *, at_least=None):
         UnreadablePhoto: (a ValueError) it is no photo that can be read, or has more than 67 million pixels; the message
             names it.
 
+    Example:
+        >>> photo = tl.read_image(tl.load_dataset("faces").files[0])
+        >>> photo.shape, photo.dtype
+        ((112, 92, 3), dtype('uint8'))
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     return decode(path, at_least=at_least)[0]
 
 
-def decode(path, *, at_least=None):
+def decode(path: str | PathLike, *, at_least: int | None = None) -> tuple[np.ndarray, str]:
     """`read_image`, and what kind of file it was: (uint8 array, "JPEG" or another of `FORMATS`)."""
     path = Path(path)
     try:
@@ -101,12 +108,12 @@ def decode(path, *, at_least=None):
                 file.draft(None, (2 * at_least, 2 * at_least))
             large = file.width * file.height > MAX_PIXELS // 4
             with _ONE_LARGE if large else contextlib.nullcontext():
-                white_is_zero = file.format == "TIFF" and file.tag_v2.get(262) == 0
+                white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(262) == 0
                 photo = _upright(file)
                 if large and at_least is not None and photo.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
                     # What follows makes several copies: of a large picture that will be small, from the small one.
                     photo = photo.reduce(max(1, min(photo.size) // (2 * at_least)))
-                return _to_rgb(photo, white_is_zero), file.format
+                return _to_rgb(photo, white_is_zero), str(file.format)
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
@@ -118,7 +125,7 @@ def decode(path, *, at_least=None):
         raise UnreadablePhoto(path, reason) from error
 
 
-def resize_image(image, size, *, crop=False):
+def resize_image(image: np.ndarray, size: int, *, crop: bool = False) -> np.ndarray:
     """Bring one photo to the square that a network takes (bilinear, averaging where it shrinks).
 
     Args:
@@ -132,6 +139,10 @@ def resize_image(image, size, *, crop=False):
 
     Raises:
         ValueError: `image` is not an RGB photo of 8 bits, or `size` is below 1.
+
+    Example:
+        >>> tl.resize_image(tl.load_photo("chelsea"), 224).shape
+        (224, 224, 3)
 
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
@@ -155,7 +166,7 @@ def resize_image(image, size, *, crop=False):
 VARIANTS = {"none": (0,), "mirror": (0, 4), "turns_and_flips": tuple(range(8))}
 
 
-def vary(photo, variant):
+def vary(photo: np.ndarray, variant: int) -> np.ndarray:
     """One of the eight ways to lay a square photo: quarter turns, and the mirror images of these.
 
     Args:
@@ -166,13 +177,18 @@ def vary(photo, variant):
     Returns:
         array of the same shape, a copy.
 
+    Example:
+        >>> tl.images.vary(np.array([[1, 2], [3, 4]]), 4)
+        array([[2, 1],
+               [4, 3]])
+
     Explained in notebooks/08_fine_tuning.ipynb.
     """
     turned = np.rot90(photo, variant % 4)
     return np.array(turned[:, ::-1] if variant >= 4 else turned)
 
 
-def shown(path):
+def shown(path: str | PathLike) -> str:
     """A file name as one line that can be printed anywhere.
 
     A name may hold line breaks, commands to the terminal, or bytes that are no text: they are written as escapes.
@@ -188,7 +204,7 @@ def shown(path):
     return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
-def printable(text):
+def printable(text: str) -> str:
     """The same text, with escapes in place of what cannot be printed or would do something to a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -276,4 +292,5 @@ def _what_it_is(path):
     if beginning[4:8] == b"ftyp":
         return "HEIC, the format of recent phones; export it as JPEG, and let the phone save JPEG ('most compatible')"
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), "no photo in a format that is read here; convert it to JPEG or PNG")
+    unknown = "no photo in a format that is read here; convert it to JPEG or PNG"
+    return next((f"it is {kind}" for begin, kind in _BEGINNINGS if text.startswith(begin)), unknown)

@@ -7,16 +7,26 @@ Explained in notebooks/03_feature_extraction.ipynb.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlhelpers.evaluation import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STYLE", "confusion_matrix", "photo_grid", "values_with_intervals"]
 
+#: The style sheet of all figures in this book, for `matplotlib.pyplot.style.context`.
 STYLE = Path(__file__).with_name("book.mplstyle")
 
 
-def photo_grid(photos, titles=None, *, columns=6, size=1.5):
+def photo_grid(
+    photos: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str] | None = None, *, columns: int = 6, size: float = 1.5
+) -> Figure:
     """Show photos side by side.
 
     Args:
@@ -30,6 +40,13 @@ def photo_grid(photos, titles=None, *, columns=6, size=1.5):
 
     Raises:
         ValueError: no photos, or another number of titles than photos.
+
+    Example:
+        >>> faces = tl.load_dataset("faces")
+        >>> photos = [faces.image(row) for row in range(4)]
+        >>> figure = tl.plots.photo_grid(photos, ["one", "two", "three", "four"], columns=2)
+        >>> len(figure.axes)
+        4
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -53,7 +70,7 @@ def photo_grid(photos, titles=None, *, columns=6, size=1.5):
     return figure
 
 
-def confusion_matrix(report):
+def confusion_matrix(report: Report) -> Figure:
     """Show what photos are against what the classifier says they are: counts, and shade by part of the row.
 
     Args:
@@ -61,6 +78,12 @@ def confusion_matrix(report):
 
     Returns:
         Figure. Counts are written into the cells for up to 12 classes.
+
+    Example:
+        >>> report = tl.Report([0, 0, 1], np.eye(2)[[0, 1, 1]], ["good", "bad"])
+        >>> figure = tl.plots.confusion_matrix(report)
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['good', 'bad']
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """
@@ -86,7 +109,10 @@ def confusion_matrix(report):
     return figure
 
 
-def values_with_intervals(values, intervals, names, *, label, reference=None, percent=True):
+def values_with_intervals(
+    values: Sequence[float], intervals: Sequence[tuple[float, float] | None], names: Sequence[str], *, label: str,
+    reference: tuple[float, str] | None = None, percent: bool = True,
+) -> Figure:  # fmt: skip
     """Compare values, each a dot with its interval, one below the other.
 
     Args:
@@ -102,6 +128,13 @@ def values_with_intervals(values, intervals, names, *, label, reference=None, pe
 
     Raises:
         ValueError: lengths differ, or a value lies outside its interval.
+
+    Example:
+        >>> figure = tl.plots.values_with_intervals(
+        ...     [0.69, 0.9], [None, tl.proportion_ci(90, 100)], ["largest class", "ours"], label="accuracy, %"
+        ... )
+        >>> figure.axes[0].get_xlabel()
+        'accuracy, %'
 
     Explained in notebooks/03_feature_extraction.ipynb.
     """

@@ -14,19 +14,26 @@ import html
 import io
 import tempfile
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from tlhelpers.images import read_image
 
+if TYPE_CHECKING:
+    import ipywidgets
+
 __all__ = ["frames", "gallery", "grid"]
 
 _CONTROLS = {"slider": "SelectionSlider", "menu": "Dropdown", "toggle": "ToggleButtons"}
 
 
-def frames(figures, names, *, description, alts, control="slider"):
+def frames(
+    figures: Sequence, names: Sequence[str], *, description: str, alts: Sequence[str], control: str = "slider"
+) -> ipywidgets.VBox:
     """One picture out of several, chosen by a slider, a menu or buttons.
 
     Each picture is stored in the notebook and in the page: a chart of 600 × 400 pixels takes 10 to 20 kB, a figure full
@@ -45,6 +52,13 @@ def frames(figures, names, *, description, alts, control="slider"):
     Raises:
         ValueError: lengths differ, there are fewer than two pictures, or the control is unknown.
 
+    Example:
+        >>> pictures = [np.full((8, 8), grey, np.uint8) for grey in (0, 255)]
+        >>> alts = ["A black square.", "A white square."]
+        >>> figure = tl.widgets.frames(pictures, ["dark", "bright"], description="brightness", alts=alts)
+        >>> type(figure.children[0]).__name__
+        'SelectionSlider'
+
     Explained in notebooks/02_what_a_network_knows.ipynb.
     """
     _check_lengths(figures=figures, names=names, alts=alts)
@@ -54,7 +68,10 @@ def frames(figures, names, *, description, alts, control="slider"):
     return _figure_class()([chooser, stack], images[0], f"{description}: {names[0]}. {alts[0]}")
 
 
-def grid(figures, row_names, column_names, *, descriptions, alts, controls=("menu", "slider")):
+def grid(
+    figures: Sequence[Sequence], row_names: Sequence[str], column_names: Sequence[str], *, descriptions: tuple[str, str],
+    alts: Sequence[Sequence[str]], controls: tuple[str, str] = ("menu", "slider"),
+) -> ipywidgets.VBox:  # fmt: skip
     """One picture out of rows × columns, chosen by two controls.
 
     It takes as much room as `frames` of so many pictures; the still shows all of them, small.
@@ -91,7 +108,10 @@ def grid(figures, row_names, column_names, *, descriptions, alts, controls=("men
     return _figure_class()([*choosers, _stack(choosers[0], rows)], still, alt)
 
 
-def gallery(pictures, titles, details, *, description, alts, control="toggle", live=None):
+def gallery(
+    pictures: Sequence, titles: Sequence[str], details: Sequence, *, description: str, alts: Sequence[str],
+    control: str = "toggle", live: Callable[[np.ndarray], Any] | None = None,
+) -> ipywidgets.VBox:  # fmt: skip
     """Choose one of several photos and read what is known of it; with a kernel, try a photo of your own.
 
     Photos are stored with at most 400 pixels a side: 10 to 40 kB each. The still shows all of them with their details.

@@ -37,9 +37,9 @@ def new_chapter(number, name, title, root=ROOT):
     toc = root / "_toc.yml"
     entry = f"      - file: notebooks/{stem}\n        sections:\n          - file: notebooks/solutions/{stem}\n"
     text = toc.read_text(encoding="utf-8")
-    before = "  - caption: Look up\n"
+    before = "  - caption: Use it\n"
     if before not in text:
-        raise SystemExit(f"_toc.yml has no part 'Look up' any more; add these lines where the chapter belongs:\n{entry}")
+        raise SystemExit(f"_toc.yml has no part 'Use it' any more; add these lines where the chapter belongs:\n{entry}")
     toc.write_text(text.replace(before, entry + before), encoding="utf-8")
     make_exercises.main(root)
     return stem
