@@ -92,9 +92,8 @@ def work(args):
             "trained_parameters": numbers, "ratio": ratio, "ratio_batch_norm_frozen": frozen,
         })
         bars.append(common.bar(f"{unfreeze}: times as fast an epoch", ratio["median"], at_least=least))
-        rows.append((
-            unfreeze, f"{median(epoch['usual']):.2f}", f"{median(epoch['tlhelpers']):.2f}", common.told(ratio), common.told(frozen), f"{median(once):.1f}",
-        ))
+        seconds = [f"{median(each):.2f}" for each in (epoch["usual"], epoch["tlhelpers"])]
+        rows.append((unfreeze, *seconds, common.told(ratio), common.told(frozen), f"{median(once):.1f}"))
     columns = ("unfrozen", "usual, s an epoch", "tlhelpers, s", "times as fast", "as BatchNorm frozen", "computed once, s")
     tables = [common.table(f"{train.name}: {len(train)} photos, batches of {BATCH_SIZE}", columns, rows)]
     settings = {name: getattr(args, name) for name in ("backbone", "image_size", "photos", "epochs", "rounds", "sets")}
