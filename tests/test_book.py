@@ -186,6 +186,20 @@ def test_pictures_in_markdown_exist_and_have_alt_text():
             assert (ROOT / "book" / target).is_file(), f"{where}: {target}"
 
 
+def test_every_word_of_the_glossary_is_linked_from_a_page_that_explains_it():
+    glossary = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    words = re.findall(r"^(\S.*)\n  \S", glossary, re.M)
+    known = {word.lower() for word in words}
+    linked = {
+        (target or text).lower()
+        for where, prose in texts()
+        if "glossary" not in str(where)
+        for text, target in re.findall(r"\{term\}`([^`<]*?)(?:\s*<([^`>]*)>)?`", prose)
+    }
+    assert len(known) > 60 and linked == known
+    assert words == sorted(words, key=str.lower), "the glossary is in the order of the alphabet"
+
+
 def test_external_links_are_well_formed():
     links = [(where, link) for where, text in texts() for link in re.findall(r"https?:[^\s)>\]}`'\"]*", text)]
     bibliography = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
