@@ -6,7 +6,7 @@
 
 The book's test photos are not used. From the other 1,968 solar cells each seed draws 200 to learn from, 200 on which the code
 prints its accuracy ("shown": its validation or test photos), 400 that no code may touch and that tell how good the classifier is
-when it is used ("true"), and 400 for what comes before or needs more. Photos are 96 × 96 pixels. Where a network is
+when it is used ("true"), and 400 for what comes before. Photos are 96 × 96 pixels. Where a network is
 trained, it is the last stage of EfficientNet-Lite0, on what the stages below give; BatchNorm and flags are the same there as in a
 whole network. Recipes are those of the usual guides and were fixed before: the new last layer first (Adam, 0.001), then what is
 unfrozen. Each pair, broken and repaired, has the same photos and the same random seed.
@@ -48,7 +48,7 @@ import tlhelpers as tl
 
 RESULTS = Path(__file__).with_name("results") / "traps.csv"
 COLUMNS = ("trap", "seed", "version", "train", "shown", "true", "symptom", "n_train", "n_shown", "n_true", "processor_seconds")
-SIZE, SEEDS, EPOCHS, BATCH = 96, range(5), 10, 16
+SIZE, SEEDS, EPOCHS, BATCH = 96, range(5), 10, 32
 LOSS = "sparse_categorical_crossentropy"
 TRAPS = {}  # name → (function, what its symptom is)
 
