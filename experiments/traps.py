@@ -335,11 +335,11 @@ def _rates(seed, broken):
 
 
 def _losses(seed, versions):
-    """A new last layer on frozen features; versions: name → layers, from_logits."""
+    """A new last layer on frozen features; versions: name → function that makes the layers, from_logits."""
     learn, shown, true, _ = draw(seed)
-    for which, (layers, from_logits) in versions.items():
+    for which, (new_layers, from_logits) in versions.items():
         keras.utils.set_random_seed(seed)
-        model = keras.Sequential([keras.Input((1280,)), *layers])
+        model = keras.Sequential([keras.Input((1280,)), *new_layers()])
         with warnings.catch_warnings():  # of the versions that Keras sees and mends: the chapter shows its warning
             warnings.simplefilter("ignore", UserWarning)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
@@ -351,21 +351,21 @@ def _losses(seed, versions):
 @trap("training loss at the end")
 def logits_twice(seed):
     """softmax, and a loss that is told that there was none."""
-    yield from _losses(seed, {"broken": ([new_head()], True), "repaired": ([new_head()], False)})
+    yield from _losses(seed, {"broken": (lambda: [new_head()], True), "repaired": (lambda: [new_head()], False)})
 
 
 @trap("training loss at the end")
 def logits_twice_hidden(seed):
     """The same with a layer behind the softmax: Keras does not see it any more."""
-    hidden = [new_head(), keras.layers.Reshape((2,))]
-    yield from _losses(seed, {"broken": (hidden, True), "repaired": ([new_head()], False)})
+    layers = lambda: [new_head(), keras.layers.Reshape((2,))]  # noqa: E731
+    yield from _losses(seed, {"broken": (layers, True), "repaired": (layers, False)})
 
 
 @trap("training loss at the end")
 def logits_missing(seed):
     """No softmax, and a loss that takes the outputs for probabilities."""
-    bare = {which: [new_head(activation=None)] for which in ("broken", "repaired")}
-    yield from _losses(seed, {"broken": (bare["broken"], False), "repaired": (bare["repaired"], True)})
+    layers = lambda: [new_head(activation=None)]  # noqa: E731
+    yield from _losses(seed, {"broken": (layers, False), "repaired": (layers, True)})
 
 
 # --- photos are not what the network expects ------------------------------------------------------------------------
@@ -374,11 +374,14 @@ def logits_missing(seed):
 @trap("mean standard deviation of a feature over photos")
 def preprocessing_twice(seed):
     """Divided by 255 although the network does that itself, in training and in use."""
-    learn = draw(seed)[0]
+    learn, shown, true, _ = draw(seed)
     for which, change in (("broken", "divided"), ("repaired", "plain")):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential([keras.Input((1280,)), new_head()])
         features = features_of(learn, change)
-        head = tl.train_head(features, labels_of(learn), seed=seed)
-        yield which, judged_head(head, seed, float(features.std(axis=0).mean()), change, change, change)
+        history = fit(model, features, labels_of(learn), epochs=30)
+        found = [right(answers(model, features_of(rows, change)), labels_of(rows)) for rows in (shown, true)]
+        yield which, row(history["accuracy"][-1], *found, float(features.std(axis=0).mean()))
 
 
 @trap("part of the photos that get the commonest answer in use")
@@ -465,7 +468,7 @@ def reshuffled_split(seed):
         model = keras.Sequential([keras.Input((1280,)), new_head()])
         model.compile(keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"])
         pairs = [part.map(lambda photo, label, number: (photo, label)).batch(BATCH) for part in (train, test)]
-        history = model.fit(pairs[0], epochs=30, verbose=0).history
+        history = model.fit(pairs[0], epochs=30, shuffle=False, verbose=0).history
         printed = model.evaluate(pairs[1], verbose=0)[1]
         for _ in range(30):
             seen |= {int(number) for *_, number in train}
@@ -566,9 +569,9 @@ def contamination(seed):
 def class_order(seed):
     """Folders are read in the order of the alphabet (s1, s10, s11, …), and the names are written by hand (s1, s2, s3, …)."""
     faces, features = _faces()
-    by_number = sorted(faces.class_names, key=lambda name: int(name[1:]))
-    by_alphabet = sorted(faces.class_names)
-    people = np.array(faces.class_names)[faces.labels]
+    by_number = [f"s{number}" for number in range(1, 41)]  # the folders of the faces, as they came
+    by_alphabet = sorted(by_number)
+    people = np.array(by_number)[faces.labels]
     numbers = np.array([by_alphabet.index(name) for name in people])
     learn, test = train_test_split(np.arange(len(faces)), test_size=0.5, random_state=seed, stratify=numbers)
     head = tl.train_head(features[learn], numbers[learn], strength=0.01)
