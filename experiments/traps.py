@@ -52,16 +52,17 @@ tf.config.threading.set_inter_op_parallelism_threads(1)
 
 RESULTS = Path(__file__).with_name("results") / "traps.csv"
 COLUMNS = ("trap", "seed", "version", "train", "shown", "true", "symptom", "n_train", "n_shown", "n_true", "processor_seconds")
-SIZE, SEEDS, EPOCHS, BATCH = 96, range(5), 10, 32
+SIZE, EPOCHS, BATCH = 96, 10, 32
+SEEDS, FEW = range(5), range(3)  # few where the network is trained
 LOSS = "sparse_categorical_crossentropy"
-TRAPS = {}  # name → (function, what its symptom is)
+TRAPS = {}  # name → (function, what its symptom is, seeds)
 
 
-def trap(symptom):
+def trap(symptom, seeds=SEEDS):
     """A function of the seed that yields ("broken", …) and ("repaired", …)."""
 
     def keep(function):
-        TRAPS[function.__name__] = function, symptom
+        TRAPS[function.__name__] = function, symptom, seeds
         return function
 
     return keep
@@ -226,7 +227,7 @@ class Guarded(keras.Model):
         return self.head(self.base(photos, training=False))
 
 
-@trap("mean shift of BatchNorm's running means, in standard deviations")
+@trap("mean shift of BatchNorm's running means, in standard deviations", FEW)
 def training_false(seed):
     learn = draw(seed)[0]
     for which in ("broken", "repaired"):
@@ -240,7 +241,7 @@ def training_false(seed):
         yield which, judged(model, seed, history, float(np.abs(running_means(base) - before).mean()))
 
 
-@trap("mean shift of BatchNorm's running means, in standard deviations")
+@trap("mean shift of BatchNorm's running means, in standard deviations", FEW)
 def batchnorm_drift(seed):
     """With a rate at which hardly any kernel moves, as guides advise."""
     learn = draw(seed)[0]
@@ -268,7 +269,7 @@ def carefully(seed, rate=1e-4):
     return judged(model, seed, history, None), changed(before, kernels(base)), max(history["loss"])
 
 
-@trap("kernels that training changed")
+@trap("kernels that training changed", FEW)
 def no_recompile(seed):
     learn = draw(seed)[0]
     keras.utils.set_random_seed(seed)
@@ -284,13 +285,13 @@ def no_recompile(seed):
     yield "repaired", sound | {"symptom": moved}
 
 
-@trap("kernels that training changed")
+@trap("kernels that training changed", FEW)
 def freeze_after_compile(seed):
     """Frozen between compile and the first fit."""
     yield from _frozen_late(seed, tried=False)
 
 
-@trap("kernels that training changed")
+@trap("kernels that training changed", FEW)
 def freeze_after_fit(seed):
     """Frozen after a first epoch that was only meant to see whether it runs."""
     yield from _frozen_late(seed, tried=True)
@@ -310,7 +311,7 @@ def _frozen_late(seed, tried):
         yield which, judged(model, seed, history, changed(before, kernels(base)))
 
 
-@trap("kernels that training changed")
+@trap("kernels that training changed", FEW)
 def forgotten_unfreeze(seed):
     """Layers are frozen one by one, and 'unfrozen' by a flag that the model has already."""
     learn = draw(seed)[0]
@@ -327,13 +328,13 @@ def forgotten_unfreeze(seed):
     yield "repaired", sound | {"symptom": moved}
 
 
-@trap("largest training loss of an epoch")
+@trap("largest training loss of an epoch", FEW)
 def learning_rate(seed):
     """0.01, a rate that serves many networks trained from nothing."""
     yield from _rates(seed, 1e-2)
 
 
-@trap("largest training loss of an epoch")
+@trap("largest training loss of an epoch", FEW)
 def learning_rate_default(seed):
     """compile("adam") is 0.001."""
     yield from _rates(seed, 1e-3)
@@ -429,7 +430,7 @@ def bgr(seed):
         yield which, judged_head(head, seed, float(counts.max() / 400), "false_colours", "false_colours", change)
 
 
-@trap("distinct views of a photo in 20 epochs, mean")
+@trap("distinct views of a photo in ten epochs, mean", FEW)
 def augmentation_cached(seed):
     """.map(augment).cache(): the first epoch's views are those of all others."""
     learn = draw(seed)[0]
@@ -448,8 +449,8 @@ def augmentation_cached(seed):
         model = keras.Sequential([base, new_head()])
         model.compile(keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"])
         photos = data.map(lambda view, label, pick: (view, label)).shuffle(200, seed=seed).batch(BATCH)
-        history = model.fit(photos, epochs=20, verbose=0).history
-        picks = np.array([[int(pick) for pick in data.map(lambda view, label, pick: pick)] for _ in range(20)])
+        history = model.fit(photos, epochs=EPOCHS, verbose=0).history
+        picks = np.array([[int(pick) for pick in data.map(lambda view, label, pick: pick)] for _ in range(EPOCHS)])
         yield which, judged(model, seed, history, float(np.mean([len(set(column)) for column in picks.T])))
 
 
@@ -555,7 +556,7 @@ def scaled_before_split(seed):
         yield which, row(*found, float(np.abs((scaler.mean_ - own.mean_) / own.scale_).max()))
 
 
-@trap("times that the test photos were looked at")
+@trap("times that the test photos were looked at", FEW)
 def best_epoch(seed):
     """validation_data=test, save_best_only. Half of the photos shown choose, the other half judge, where it is done right."""
     learn, shown, true, _ = draw(seed)
@@ -566,16 +567,16 @@ def best_epoch(seed):
     model = keras.Sequential([base, new_head()])
     model.compile(keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"])
     epochs = []
-    for _ in range(20):
+    for _ in range(12):
         inside = fit(model, maps_of(learn), labels_of(learn), epochs=1, again=False)["accuracy"][0]
         epochs.append((inside, *(right(answers(model, maps_of(rows)), labels_of(rows)) for rows in (choose, judge, true))))
     epochs = np.array(epochs)
     for which, chosen_by in (("broken", 2), ("repaired", 1)):
         best = epochs[epochs[:, chosen_by].argmax()]
-        yield which, row(best[0], best[2], best[3], 20 if which == "broken" else 1, (200, 100, 400))
+        yield which, row(best[0], best[2], best[3], 12 if which == "broken" else 1, (200, 100, 400))
 
 
-@trap("part of the test photos that the network was pre-trained on")
+@trap("part of the test photos that the network was pre-trained on", FEW)
 def contamination(seed):
     """ImageNet's photos are not at hand. So the last stage is pre-trained on 400 cells, with the test photos among them or not."""
     learn, shown, true, more = draw(seed)
@@ -583,7 +584,7 @@ def contamination(seed):
         keras.utils.set_random_seed(seed)
         base = new_base()
         open_without_norms(base)
-        fit(keras.Sequential([base, new_head()]), maps_of(before), labels_of(before), epochs=20)
+        fit(keras.Sequential([base, new_head()]), maps_of(before), labels_of(before))
         features = [base.predict(maps_of(rows), batch_size=256, verbose=0) for rows in (learn, shown, true)]
         head = tl.train_head(features[0], labels_of(learn), seed=seed)
         found = [right(head.predict(part), labels_of(rows)) for part, rows in zip(features, (learn, shown, true))]
@@ -687,8 +688,8 @@ def write_conditions():
     packages = ("tlhelpers", "tensorflow", "keras", "scikit-learn", "numpy")
     conditions = {
         "command": "python experiments/traps.py", "date": date.today().isoformat(), "image_size": SIZE, "epochs": EPOCHS,
-        "batch_size": BATCH, "seeds": list(SEEDS), "backbone": "efficientnet_lite0, last stage trained",
-        "symptoms": {name: symptom for name, (_, symptom) in TRAPS.items()}, "gone": gone(), "cores": cores,
+        "batch_size": BATCH, "seeds": {name: list(seeds) for name, (*_, seeds) in TRAPS.items()}, "backbone": "efficientnet_lite0, last stage trained",
+        "symptoms": {name: symptom for name, (_, symptom, _) in TRAPS.items()}, "gone": gone(), "cores": cores,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, no GPU",
         "versions": {name: version(name) for name in packages},
     }  # fmt: skip
@@ -708,6 +709,8 @@ def main():
     done = {(row["trap"], int(row["seed"])) for row in known()}
     for seed in map(int, args.seeds.split(",")[: 1 if args.trial else None]):
         for name in names:
+            if seed not in TRAPS[name][2]:
+                continue
             if (name, seed) in done and not args.trial or args.list:
                 print(name, seed, "there" if (name, seed) in done else "missing", flush=True)
                 continue
