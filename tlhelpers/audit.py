@@ -16,9 +16,10 @@ import json
 import tomllib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -401,8 +402,8 @@ class _Check:
         self._outputs()
         for check in (self._frozen, self._flags, self._input, self._passes, self._overlap, self._classes, self._answers):
             check()
-        order = {name: place for place, name in enumerate(_SEVERITIES)}
-        found = sorted(self.findings, key=lambda finding: (order[finding.severity], list(_texts()).index(finding.check), finding.fingerprint))
+        places = [*_SEVERITIES, *_texts()]
+        found = sorted(self.findings, key=lambda one: (places.index(one.severity), places.index(one.check), one.fingerprint))
         left_out = tuple(dict.fromkeys([*self.train.left_out, *self.test.left_out]))
         return Audit(tuple(found), tuple(dict.fromkeys(self.checked)), self.train.n, self.test.n, left_out, self.pictures)
 
@@ -547,13 +548,14 @@ class _Check:
             given = fit["as given", "RGB"]
             name, order = min(fit, key=fit.__getitem__)
             best = fit[name, order]
-            evidence = {"side": {"train": "training"}.get(side.name, side.name), "given": given, "best": best, "change": name, "order": order}
+            who = {"train": "training"}.get(side.name, side.name)
+            evidence = {"side": who, "given": given, "best": best, "change": name, "order": order}
             # On the book's data given photos in the right range have a misfit of 0.03 to 0.41 and every other range fits
             # less well; in a wrong one it is 0.2 to 4, and the right one less than half of it. Colours of photos exchanged:
             # 1.1 to 1.65 times that of the right order.
-            if name != "as given" and given > 0.15 and best < 0.5 * given:
-                scales = name in ("times 255", "plus 1, times 127.5", "with the standardisation of ImageNet undone", "plus the mean of ImageNet")
-                check = "preprocessing_twice" if scales and self._scales() else "input_range"
+            if name != "as given" and given > probes.FITS and best < 0.5 * given:
+                done_before = name == "times 255" or name.startswith("plus") or name.endswith("undone")
+                check = "preprocessing_twice" if done_before and self._scales() else "input_range"
                 self._found(check, evidence, subject=[side.name, name])
             elif (swapped := fit.get(("as given", "BGR"), given)) < 0.8 * given or swapped < 0.9 * given and given > 0.05:
                 self._found(
@@ -612,7 +614,7 @@ class _Check:
         lists = [(who, names) for who, names in lists if names]
         if len(lists) > 1:
             self.checked.append("class_order")
-            for (who, first), (other, second) in zip(lists, lists[1:]):
+            for (who, first), (other, second) in pairwise(lists):
                 if first != second:
                     evidence = {"first": who, "second": other, "first_names": list(first)[:6], "second_names": list(second)[:6]}
                     self._found("class_order", evidence, subject=[who, other, *first, "/", *second])

@@ -629,11 +629,13 @@ def audit(model, train_folder, test_folder, as_json):
 def _compiled(model):
     """A classifier with its loss and optimiser, where Keras can make them again."""
     try:
-        return load_classifier(model, compile=True)
+        classifier = load_classifier(model, compile=True)
     except ValueError:  # a loss of somebody's own: the rest can still be looked at
         classifier = load_classifier(model)
         _say(f"{shown(model)}: its loss or optimiser cannot be loaded; what hangs on them is not looked at")
-        return classifier
+    if classifier.class_names is not None:  # they come from a file that anybody may have made
+        classifier.class_names = tuple(map(printable, classifier.class_names))
+    return classifier
 
 
 # --- what there is ------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ RANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "standardised as in ImageNet": lambda x: (x - _MEAN) / _DEVIATION,
     "with the standardisation of ImageNet undone": lambda x: x * _DEVIATION + _MEAN,
 }
+FITS = 0.15  # misfit up to which no other range is tried
 _LOOKED_AT = 3  # BatchNorm layers nearest to the photo: further up, what came in wrong has been evened out
 
 
@@ -159,9 +160,9 @@ def input_fit(model: keras.Model, photos: np.ndarray) -> dict[tuple[str, str], f
         photos: float32 array, (n, height, width, 3), as the model gets them.
 
     Returns:
-        (name in `RANGES`, "RGB" or "BGR") → misfit, 0 or more; the first entry is the photos as given. "BGR" is measured for
-        the range that fits best and for photos with colour only. Empty where the model has no BatchNorm layer with
-        statistics from a training.
+        (name in `RANGES`, "RGB" or "BGR") → misfit, 0 or more; the first entry is the photos as given. Other ranges are
+        tried where that is above 0.15. "BGR" is measured for the range that fits best, and for photos with colour. Empty where
+        the model has no BatchNorm layer with statistics from a training.
 
     Raises:
         ValueError: `photos` is not such an array.
@@ -185,6 +186,8 @@ def input_fit(model: keras.Model, photos: np.ndarray) -> dict[tuple[str, str], f
         if (misfit := _misfit(model, change(photos))) is None:
             return {}
         fit[name, "RGB"] = misfit
+        if misfit <= FITS and name == "as given":
+            break
     best = min(fit, key=lambda key: fit[key])[0]
     if np.ptp(photos, axis=-1).max() > 0:
         for name in dict.fromkeys(("as given", best)):
@@ -198,7 +201,7 @@ def _misfit(model, photos):
     import keras
 
     norms = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.BatchNormalization) and _has_learned(layer)]
-    found: list[float] = []
+    found = []
 
     def hear(layer, inputs, outputs):
         seen = np.asarray(inputs, np.float64)
