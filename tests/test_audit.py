@@ -4,9 +4,13 @@ A trap is a broken model or broken data and the repaired one beside it; both are
 """
 
 import json
+import re
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import keras
+import nbformat
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -658,3 +662,24 @@ def test_a_photo_that_cannot_be_read_is_left_out_and_named(parts, model, tmp_pat
     broken = tl.Dataset("broken", files, np.array([0, 1, *test.labels]), test.class_names, None)
     found = tl.audit(model, train, broken)
     assert found.findings == () and [file.rsplit("/", 1)[-1] for file, _ in found.left_out] == ["gone.png", "broken.png"]
+
+
+# --- the texts ------------------------------------------------------------------------------------------------------------
+
+TEXTS = tomllib.loads((Path(tl.__file__).parent / "audit.toml").read_text("utf-8"))
+
+
+def test_every_check_has_its_texts_and_a_test_here():
+    source = Path(__file__).read_text("utf-8")
+    for check, text in TEXTS.items():
+        assert set(text) == {"severity", "what", "why", "mend", "section"} and text["severity"] in ("fault", "warning", "note")
+        assert f'"{check}"' in source
+
+
+def test_every_section_is_a_heading_of_the_trap_lab():
+    path = Path(__file__).parents[1] / "notebooks" / "16_trap_lab.ipynb"
+    if not path.exists():
+        pytest.skip("this copy of the book has no trap lab")
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    headings = {re.sub(r"[^\w\- ]", "", line.lstrip("# ")).lower().replace(" ", "-") for cell in cells for line in cell.splitlines() if line.startswith("#")}
+    assert {text["section"] for text in TEXTS.values()} <= headings

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RANGES", "input_fit", "meant_frozen", "moved_in_training", "output_activation", "unchanged"]
+__all__ = ["RANGES", "input_fit", "moved_in_training", "unchanged"]
 
 _MEAN, _DEVIATION = np.float32([123.68, 116.779, 103.939]), np.float32([58.395, 57.12, 57.375])  # of ImageNet, RGB 0..255
 
@@ -226,27 +226,14 @@ def _has_learned(norm):
 # --- what comes out of it -------------------------------------------------------------------------------------------------
 
 
-def output_activation(model: keras.Model, photos: np.ndarray) -> str | None:
-    """What stands at the end of a model: read off the last layer, whatever it is nested in, or else measured.
+def output_activation(model, photos):
+    """What stands at the end: "softmax", "sigmoid", "none" (the outputs are logits), or None where that cannot be known.
 
-    Args:
-        model: `keras.Model` with one output, (n, k).
-        photos: float32 array, (n, height, width, 3), as the model gets them.
-
-    Returns:
-        "softmax", "sigmoid", "none" (the outputs are logits), or None where that cannot be known.
-
-    Example:
-        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
-        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
-        >>> tl.probes.output_activation(classifier, np.zeros((1, 64, 64, 3), np.float32))
-        'softmax'
-
-    Explained in notebooks/16_trap_lab.ipynb.
+    Measured where outputs tell it, else read off the layer, however deep inside, whose output is that of the model.
     """
     import keras
 
-    heard: list[tuple[Any, np.ndarray]] = []
+    heard = []
 
     def hear(layer, inputs, outputs):
         if len(getattr(outputs, "shape", ())) == 2:
@@ -291,26 +278,13 @@ def model_outputs(model):
 # --- what moves in training -----------------------------------------------------------------------------------------------
 
 
-def meant_frozen(model: keras.Model) -> dict[int, str]:
-    """Which layers are meant to stay as they are.
+def meant_frozen(model):
+    """id of each layer that is meant to stay as it is → why.
 
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        id of a layer → why: "trainable=False" where the layer says so, "trainable=False above it" where a part that it
-        belongs to says so, "training=False" where it, or such a part, is called so in a functional model.
-
-    Example:
-        >>> backbone = tl.load_backbone("efficientnet_lite0", image_size=64)
-        >>> classifier = tl.build_classifier(backbone, ["functional", "defective"])
-        >>> frozen = tl.probes.meant_frozen(classifier)
-        >>> frozen[id(classifier.get_layer("top_bn"))], id(classifier.get_layer("logits")) in frozen
-        ('trainable=False', False)
-
-    Explained in notebooks/16_trap_lab.ipynb.
+    "trainable=False" where the layer says so, "trainable=False above it" where a part that it belongs to says so,
+    "training=False" where it, or such a part, is called so in a functional model.
     """
-    found: dict[int, str] = {}
+    found = {}
     for part in layers_of(model):
         inside = [layer for layer in part._flatten_layers() if layer is not part]
         if not part.trainable:
