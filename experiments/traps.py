@@ -449,7 +449,7 @@ def augmentation_cached(seed):
         model = keras.Sequential([base, new_head()])
         model.compile(keras.optimizers.Adam(1e-3), LOSS, metrics=["accuracy"])
         photos = data.map(lambda view, label, pick: (view, label)).shuffle(200, seed=seed).batch(BATCH)
-        history = model.fit(photos, epochs=EPOCHS, verbose=0).history
+        history = model.fit(photos, epochs=EPOCHS, shuffle=False, verbose=0).history
         picks = np.array([[int(pick) for pick in data.map(lambda view, label, pick: pick)] for _ in range(EPOCHS)])
         yield which, judged(model, seed, history, float(np.mean([len(set(column)) for column in picks.T])))
 
