@@ -436,12 +436,14 @@ def augmentation_cached(seed):
     learn = draw(seed)[0]
     views = np.stack([maps_of(learn, change) for change in VIEWS], axis=1)
 
-    def any_view(all_views, label):
-        pick = tf.random.uniform((), 0, 4, tf.int32)
-        return all_views[pick], label, pick
-
     for which in ("broken", "repaired"):
         keras.utils.set_random_seed(seed)
+        chance = keras.random.SeedGenerator(seed)  # as in RandomFlip; tf.random in a map draws the same in each epoch once a seed is set
+
+        def any_view(all_views, label, chance=chance):
+            pick = keras.random.randint((), 0, 4, seed=chance)
+            return all_views[pick], label, pick
+
         data = tf.data.Dataset.from_tensor_slices((views, labels_of(learn))).map(any_view)
         data = data.cache() if which == "broken" else data
         base = new_base()

@@ -133,13 +133,14 @@ class Audit:
                 lines += [f"  photos  {', '.join(finding.photos[:_SHOWN])}" + (f" … and {more:,} more" if more > 0 else "")]
         return "\n".join(lines)
 
-    __repr__ = __str__
+    def __repr__(self):
+        return f"<Audit: {self._summary()}>"
 
     def _repr_html_(self):
         rows = []
         for finding in self.findings:
             pictures = "".join(
-                f'<img alt="{html.escape(name)}" title="{html.escape(name)}" width="64" '
+                f'<img alt="{html.escape(Path(name).name)}" title="{html.escape(Path(name).name)}" width="64" '
                 f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
                 for name, picture in zip(finding.photos, self._pictures.get(finding.fingerprint, ()))
             )
