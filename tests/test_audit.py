@@ -5,6 +5,7 @@ A trap is a broken model or broken data and the repaired one beside it; both are
 
 import json
 import re
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -660,6 +661,20 @@ def test_what_is_found_reads_as_text_and_as_json(parts, model):
     assert text.startswith("1 fault (") and "FAULT   overlap" in text and stored["findings"][0]["fingerprint"] in text
     assert stored["ok"] is False and stored["n_test"] == 40 and len(stored["findings"][0]["photos"]) == 40
     assert set(stored["findings"][0]) == {"check", "severity", "what", "evidence", "why", "mend", "section", "photos", "fingerprint"}
+
+
+def test_folders_are_read_and_a_class_that_the_test_lacks_shifts_nothing(parts, model, tmp_path):
+    for side, part in zip(("train", "test"), parts):
+        for name in part.class_names:
+            (tmp_path / side / name).mkdir(parents=True)
+        for file, label in zip(part.files, part.labels):
+            shutil.copy(file, tmp_path / side / part.class_names[label] / file.name)
+    model.class_names = parts[0].class_names  # functional, defective: not the order of the alphabet
+    found = tl.audit(model, str(tmp_path / "train"), tmp_path / "test")
+    assert found.findings == () and found.n_train == found.n_test == 40
+    shutil.rmtree(tmp_path / "test" / "functional")
+    found = tl.audit(model, tmp_path / "train", tmp_path / "test")
+    assert found.findings == () and found.n_test == 20
 
 
 def test_a_photo_that_cannot_be_read_is_left_out_and_named(parts, model, tmp_path):
