@@ -65,18 +65,19 @@ def opened(backbone, train):
     return model
 
 
-def tuned(unfreeze, **options):
+def tuned(unfreeze, epochs=1, **options):
     def build(backbone, train):
         keras.utils.set_random_seed(0)
         model = tl.build_classifier(backbone, train.class_names)
-        tl.fine_tune(model, train, unfreeze=unfreeze, epochs=1, augment="none", validation=0, batch_size=8, **options)
+        tl.fine_tune(model, train, unfreeze=unfreeze, epochs=epochs, augment="none", validation=0, batch_size=8, **options)
         return model
 
     build.__qualname__ = f"tuned {unfreeze}" + " boldly" * bool(options)
     return build
 
 
-last_stage, boldly = tuned("last_stage"), tuned("last_stage", learning_rate=1e-3, head_first=False)
+BOLD = {"learning_rate": 1e-3, "head_first": False}
+last_stage, boldly = tuned("last_stage"), tuned("last_stage", **BOLD)
 
 # notebook → how it builds its classifiers. Parts of a classifier that take no photo (a tail above kept maps) are not models
 # that can be audited with photos; the classifier they are cut from stands here.
@@ -85,7 +86,7 @@ TABLE = {
     "04_your_own_photos": [from_file],
     "06_where_to_cut": [],  # a model that gives what BatchNorm layers get, to look at
     "08_fine_tuning": [the_usual_way, untrained, opened, head_on, last_stage],
-    "09_how_deep": [head_on, tuned("stage_7"), tuned("batch_norm", head_first=False, learning_rate=1e-2)],
+    "09_how_deep": [head_on, tuned("stage_7", epochs=2, **BOLD), tuned("batch_norm", epochs=6, head_first=False, learning_rate=1e-2)],
     "10_small_data_big_tricks": [boldly],
     "solutions/08_fine_tuning": [untrained, last_stage],
     "solutions/09_how_deep": [tuned("stage_5"), tuned("all")],

@@ -166,7 +166,8 @@ def audit(
     wrong range or scaled twice, red and blue exchanged, activation and loss that do not fit, copies of test photos among the
     training photos, test sets that change from pass to pass, classes in another order, a model that says one class, constant,
     random or dead outputs, outputs that depend on the batch, a network that raw pixels beat. What cannot be seen from model
-    and data, such as epochs chosen on the test set, is not found.
+    and data, such as epochs chosen on the test set, is not found; nor is an augmentation that repeats itself in each pass, as
+    `tf.image` in a `tf.data.Dataset` does after `keras.utils.set_random_seed`.
 
     Args:
         model: `keras.Model`, built, one output, (n, k): for k = 1 the probability or logit of class 1. `model.class_names`

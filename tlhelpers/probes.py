@@ -199,14 +199,15 @@ def input_fit(model: keras.Model, photos: np.ndarray) -> dict[tuple[str, str], f
 
 def _misfit(model, photos):
     import keras
+    import tensorflow as tf
 
     norms = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.BatchNormalization) and _has_learned(layer)]
     found = []
 
     def hear(layer, inputs, outputs):
-        seen = np.asarray(inputs, np.float64)
-        axes = tuple(axis for axis in range(seen.ndim) if axis != layer.axis % seen.ndim)
-        mean, variance = seen.mean(axes), seen.var(axes) + layer.epsilon
+        axes = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
+        mean, variance = (value.numpy().astype(np.float64) for value in tf.nn.moments(tf.cast(inputs, tf.float32), axes))
+        variance += layer.epsilon
         kept, kept_variance = layer.moving_mean.numpy(), layer.moving_variance.numpy() + layer.epsilon
         away = (np.log(kept_variance / variance) + (variance + (mean - kept) ** 2) / kept_variance - 1) / 2
         found.append(float(np.log1p(np.maximum(away, 0)).mean()))
