@@ -382,6 +382,55 @@ def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp
     assert done.exit_code == 1 and "page.jpg" in done.stderr and done.stdout == ""
 
 
+# --- audit ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cell_folders(tmp_path_factory, solar, small):
+    """Folders of 24 and 24 solar cells, and a compiled classifier of the first."""
+    root = tmp_path_factory.mktemp("cells")
+    train, test = solar.sample(per_class=24, seed=0).split(test_size=0.5, seed=0)
+    write(train, root / "train")
+    write(test, root / "test")
+    train = tl.load_dataset(root / "train")
+    classifier = tl.build_classifier(small, train.class_names, head=tl.train_head(tl.extract_features(train, small), train.labels))
+    classifier.compile("adam", "sparse_categorical_crossentropy")
+    tl.save_classifier(classifier, root / "model.keras")
+    return root
+
+
+def test_audit_of_a_sound_model_ends_with_0_and_says_so(cell_folders):
+    places = [cell_folders / "model.keras", "--train", cell_folders / "train", "--test", cell_folders / "test"]
+    done = call("audit", *places, "--json")
+    result = json.loads(done.stdout)
+    assert done.exit_code == 0 and result["ok"] and result["findings"] == [] and (result["n_train"], result["n_test"]) == (24, 24)
+    assert "activation_missing" in result["checked"]  # the loss came with the file
+
+
+def test_audit_that_finds_a_fault_ends_with_1(cell_folders, tmp_path):
+    test = shutil.copytree(cell_folders / "test", tmp_path / "test")
+    copied = next((cell_folders / "train" / "defective").iterdir())
+    shutil.copy(copied, test / "defective" / "again.png")
+    done = call("audit", cell_folders / "model.keras", "--train", cell_folders / "train", "--test", test)
+    assert done.exit_code == 1 and "1 fault" in done.stdout and "overlap" in done.stdout and "again.png" in done.stdout
+    assert "notebooks/16_trap_lab.ipynb#" in done.stdout
+
+
+def test_audit_of_a_file_whose_loss_is_somebody_s_own_looks_at_the_rest(cell_folders, tmp_path):
+    import keras
+
+    @keras.saving.register_keras_serializable("elsewhere")
+    def own_loss(y, p):
+        return keras.losses.sparse_categorical_crossentropy(y, p)
+
+    classifier = tl.load_classifier(cell_folders / "model.keras")
+    classifier.compile("adam", own_loss)
+    model = tl.save_classifier(classifier, tmp_path / "own.keras")
+    keras.saving.get_custom_objects().clear()
+    done = call("audit", model, "--train", cell_folders / "train", "--test", cell_folders / "test", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["ok"] and "loss or optimiser cannot be loaded" in done.stderr
+
+
 # --- wrong calls, failing work, Ctrl-C ------------------------------------------------------------------------------
 
 
@@ -407,6 +456,10 @@ def test_predict_with_nothing_to_read_fails_with_a_sentence(fitted, folders, tmp
         (["fit", "{train}", "--out", "notes.keras"], "notes.md is there, and is not of this program"),
         (["evaluate", "nowhere.keras", "{train}"], "does not exist"),
         (["predict", "nowhere.keras", "a.png"], "does not exist"),
+        (["audit", "nowhere.keras", "--train", "{train}", "--test", "{test}"], "does not exist"),
+        (["audit", "{model}", "--train", "{train}"], "Missing option '--test'"),
+        (["audit", "{model}", "--train", "{train}", "--test", "{train}/../train"], "the test photos are the training photos"),
+        (["audit", "{model}", "--train", "{train}", "--test", "{test}s"], "neither a folder nor a data set"),
         (["frobnicate"], "No such command"),
     ],
 )
@@ -414,7 +467,9 @@ def test_a_wrong_call_ends_with_2_and_a_sentence(folders, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.keras").mkdir()
     (tmp_path / "notes.md").write_text("my notes")
-    done = call(*(argument.format(train=folders / "train") for argument in arguments))
+    (tmp_path / "model.keras").write_text("no model, and not yet opened")
+    places = {"train": folders / "train", "test": folders / "test", "model": tmp_path / "model.keras"}
+    done = call(*(argument.format(**places) for argument in arguments))
     assert done.exit_code == 2 and message in done.stderr and done.stdout == ""
     assert (tmp_path / "notes.md").read_text() == "my notes" and not list(tmp_path.glob("m.*"))
 
@@ -516,4 +571,4 @@ def test_the_doctor_finds_this_machine_ready_and_one_without_photos_not(monkeypa
 def test_help_names_every_command():
     done = call("--help")
     assert done.exit_code == 0
-    assert all(name in done.stdout for name in ("fit", "evaluate", "predict", "datasets", "backbones", "cache", "doctor"))
+    assert all(name in done.stdout for name in ("fit", "evaluate", "predict", "audit", "datasets", "backbones", "cache", "doctor"))

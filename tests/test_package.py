@@ -18,7 +18,7 @@ from tlhelpers import plots
 MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
     "heads", "finetuning", "classifiers", "evaluation",
-    "claims", "exercises", "plots", "widgets", "cli",
+    "claims", "exercises", "plots", "widgets", "probes", "audit", "cli",
 )
 FOLDER = Path(tl.__file__).parent
 
@@ -53,6 +53,12 @@ def test_each_name_of_the_package_is_offered_by_the_module_it_comes_from():
         assert name in home.__all__ and getattr(tl, name) is getattr(home, name)
     # Of one name in two modules, readers meet one as tl.check and the other as tl.claims.check.
     assert tl.check is tl.exercises.check and tl.claims.check is not tl.check
+
+
+@pytest.mark.parametrize("code", ["import tlhelpers.audit, tlhelpers as tl", "import tlhelpers as tl; tl.Finding", "import tlhelpers as tl"])
+def test_the_audit_is_a_function_also_after_its_module_was_imported(code):
+    code = f"{code}; from tlhelpers.audit import audit; assert tl.audit is audit"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
 def test_every_file_of_the_package_is_in_the_order_of_reading():

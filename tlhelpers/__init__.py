@@ -11,7 +11,9 @@
 Importing this package does not import TensorFlow; the first call that needs it does.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -41,14 +43,26 @@ _HOME = {
     "proportion_ci": "evaluation",
     "evaluate": "evaluation",
     "check": "exercises",
+    "Audit": "audit",
+    "Finding": "audit",
+    "audit": "audit",
 }
 _MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
     "heads", "finetuning", "classifiers", "evaluation",
-    "claims", "exercises", "plots", "widgets",
+    "claims", "exercises", "plots", "widgets", "probes", "audit",
 )
 
-__all__ = sorted([*_HOME, *_MODULES])
+__all__ = sorted({*_HOME, *_MODULES})
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name, value):
+        # Importing tlhelpers.audit would put the module where tl.audit(model, train, test) is to be found.
+        super().__setattr__(name, getattr(value, name) if isinstance(value, ModuleType) and _HOME.get(name) == name else value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name):

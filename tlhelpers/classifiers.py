@@ -156,7 +156,7 @@ def save_classifier(classifier: keras.Model, path: str | PathLike, *, trained_on
     return path
 
 
-def load_classifier(path: str | PathLike) -> keras.Model:
+def load_classifier(path: str | PathLike, *, compile: bool = False) -> keras.Model:
     """Load a classifier that `save_classifier`, or Keras, has saved.
 
     Such a file can hold code of its own (a Lambda layer), which would run on your machine and could do anything there.
@@ -165,9 +165,10 @@ def load_classifier(path: str | PathLike) -> keras.Model:
 
     Args:
         path: file that ends in `.keras`.
+        compile: also make the loss and the optimiser that it was saved with, if it was.
 
     Returns:
-        `keras.Model`, not compiled: RGB 0..255, (n, image_size, image_size, 3) → probabilities, float32, (n, k).
+        `keras.Model`, not compiled unless asked for: RGB 0..255, (n, image_size, image_size, 3) → probabilities, float32, (n, k).
         `class_names` is a tuple of k names, and `backbone_name` that of its backbone; both are None for a file that
         Keras alone has saved.
 
@@ -187,7 +188,7 @@ def load_classifier(path: str | PathLike) -> keras.Model:
         raise ValueError(f"{path}: expected a file that ends in .keras, as save_classifier and Keras write it")
     try:
         facts = _read_facts(path)
-        classifier = keras.models.load_model(path, compile=False, safe_mode=True)
+        classifier = keras.models.load_model(path, compile=compile, safe_mode=True)
     except Exception as error:  # a damaged or hostile file can fail in any way
         if "safe_mode" in str(error) or "Could not locate" in str(error):
             raise ValueError(

@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from tlhelpers.audit import audit as audit_model
 from tlhelpers.backbones import BACKBONES, KERAS_BACKBONES, known_backbone, load_backbone
 from tlhelpers.classifiers import build_classifier, load_classifier, save_classifier
 from tlhelpers.datasets import PACKAGED, Dataset, load_dataset, load_photo, package_folder
@@ -593,6 +594,48 @@ def predict(model, images, classes, as_json):
         "predictions": rows,
         "left_out": _left_out(left_out),
     }
+
+
+# --- audit --------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False), callback=_model_argument)
+@click.option("--train", "train_folder", required=True, metavar="FOLDER", callback=_data_argument, help="Photos it was trained on.")
+@click.option("--test", "test_folder", required=True, metavar="FOLDER", callback=_data_argument, help="Photos it was tested on.")
+@_command
+def audit(model, train_folder, test_folder, as_json):
+    """Look for what is wrong with MODEL and its photos: copies on both sides, a wrong range, layers that drift, …
+
+    Exit status 1 where a fault is found. MODEL is given RGB 0..255; tl.audit in Python also takes preprocessing and tf.data.
+    """
+    if os.path.realpath(train_folder) == os.path.realpath(test_folder):
+        raise click.UsageError("the test photos are the training photos: give another folder")
+    seconds = {}
+    with _stage("starting", seconds):
+        _start()
+        classifier = _compiled(model)
+    with _stage("reading", seconds, "files") as progress:
+        train = load_dataset(train_folder, class_names=classifier.class_names, progress=progress)
+        test = load_dataset(test_folder, class_names=train.class_names)
+    with _stage("looking", seconds):
+        found = audit_model(classifier, train, test)
+    if not as_json:
+        click.echo(f"\n{found}")
+        _print_left_out(found.to_dict()["left_out"])
+    return {"model": shown(model), **found.to_dict(), "seconds": seconds}
+
+
+def _compiled(model):
+    """A classifier with its loss and optimiser, where Keras can make them again."""
+    try:
+        classifier = load_classifier(model, compile=True)
+    except ValueError:  # a loss of somebody's own: the rest can still be looked at
+        classifier = load_classifier(model)
+        _say(f"{shown(model)}: its loss or optimiser cannot be loaded; what hangs on them is not looked at")
+    if classifier.class_names is not None:  # they come from a file that anybody may have made
+        classifier.class_names = tuple(map(printable, classifier.class_names))
+    return classifier
 
 
 # --- what there is ------------------------------------------------------------------------------------------------

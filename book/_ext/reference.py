@@ -172,7 +172,10 @@ def names_page():
             rows += [f"   * - :py:obj:`tl.{name} <{target(name)}>`", f"     - {first_sentence(name)}"]
     parts = [eval_rst(rows)]
     for module in tl._MODULES:
-        parts += [f"## {module}", "", eval_rst([f".. automodule:: tlhelpers.{module}", "   :no-members:", ""])]
+        options = ["   :no-members:"]
+        if module in public_names():  # the module has the name of its function: of the two, the function is linked to
+            options += ["   :no-index:"]
+        parts += [f"## {module}", "", eval_rst([f".. automodule:: tlhelpers.{module}", *options, ""])]
         parts += [eval_rst(entry(name)) for name, (home, _) in public_names().items() if home == module]
     return "\n".join(parts)
 
