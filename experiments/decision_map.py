@@ -21,7 +21,8 @@ Learning rates were chosen in part "choose", once for all data sets, among train
 
 One line of results/decision_map.csv is one classifier. "seconds" are those of the processor, all cores added, for the training
 alone, with an empty cache; "mib" is the most memory that the process held in it, above what it held before. "accuracy" and "loss" are
-those of the test photos, "train_accuracy" and "train_loss" those of the photos it learned from, as they are; of both at most 500.
+those of the test photos, "train_accuracy" and "train_loss" those of the photos it learned from, as they are; of both at most 500. "right" says of
+each test photo, in their order, whether it was: a bit each, as a hexadecimal number (`bits` reads it).
 The budget, two processes side by side, each held to a core (taskset -c 0, taskset -c 1): 4 hours. One process on two cores waits
 busily, and its processor seconds mean less. "wall" stands only in
 lines of part "quiet", which wants a machine that does nothing else: see results/decision_map_curves.csv, one line an epoch.
@@ -52,7 +53,7 @@ from experiments.solar_cells import from_scratch
 RESULTS = Path(__file__).with_name("results") / "decision_map.csv"
 COLUMNS = (
     "dataset", "method", "photos", "seed", "n_train", "n_test", "epochs", "accuracy", "loss", "train_accuracy", "train_loss",
-    "trained_parameters", "seconds", "mib",
+    "trained_parameters", "seconds", "mib", "right",
 )  # fmt: skip
 TRIED = RESULTS.with_name("decision_map_tried.csv")
 TRIED_COLUMNS = ("dataset", "method", "photos", "learning_rate", "n_train", "n_validation", "accuracy", "loss")
@@ -174,8 +175,9 @@ def _reset_peak():
     return True
 
 
-def train(name, method, learn, seed, *, rate=None, times=1, watch=None):
-    """(classifier, facts of the training). `watch` is called after each epoch with its number and the classifier."""
+def train(name, method, learn, seed, *, rate=None, times=1, start=lambda: None, watch=None):
+    """(classifier, facts of the training). `start` is called where its clock starts, `watch` after each epoch with its number and the
+    classifier."""
     import keras
 
     size, symmetry = DATA[name]
@@ -187,6 +189,7 @@ def train(name, method, learn, seed, *, rate=None, times=1, watch=None):
     with _Empty():
         counted, before = _reset_peak(), _memory("VmRSS")
         began = time.process_time()
+        start()
         if method == "feature_extraction":
             head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, seed=seed)
             classifier, trained = tl.build_classifier(backbone, learn.class_names, head=head), head.kernel.size + head.bias.size
@@ -212,14 +215,20 @@ def train(name, method, learn, seed, *, rate=None, times=1, watch=None):
 
 
 def judged(classifier, dataset):
-    """(accuracy, log loss)."""
+    """As `measures`."""
     chance = tl.features.predict(classifier, dataset, batch_size=BATCH)
     return measures(chance, dataset)
 
 
 def measures(chance, dataset):
-    own = chance[np.arange(len(dataset)), dataset.labels]
-    return round(float((chance.argmax(axis=1) == dataset.labels).mean()), 5), round(float(-np.log(own + 1e-7).mean()), 5)
+    """(accuracy, log loss, which photos are right as a hexadecimal number)."""
+    own, right = chance[np.arange(len(dataset)), dataset.labels], chance.argmax(axis=1) == dataset.labels
+    return round(float(right.mean()), 5), round(float(-np.log(own + 1e-7).mean()), 5), np.packbits(right).tobytes().hex()
+
+
+def bits(right, n):
+    """What `measures` said of n photos, bool (n,)."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(right), np.uint8))[:n].astype(bool)
 
 
 def line(name, method, photos, seed, *, flowers=None, limit=None):
@@ -236,11 +245,11 @@ def line(name, method, photos, seed, *, flowers=None, limit=None):
             return measures(head.predict_proba(tl.extract_features(dataset, backbone)), dataset)
     else:
         judge = functools.partial(judged, classifier)
-    accuracy, loss = judge(test)
-    train_accuracy, train_loss = judge(judging(learn))
+    accuracy, loss, right = judge(test)
+    train_accuracy, train_loss, _ = judge(judging(learn))
     row = {
         "dataset": name, "method": method, "photos": photos, "seed": seed, "n_train": len(learn), "n_test": len(test),
-        "accuracy": accuracy, "loss": loss, "train_accuracy": train_accuracy, "train_loss": train_loss, **facts,
+        "accuracy": accuracy, "loss": loss, "train_accuracy": train_accuracy, "train_loss": train_loss, "right": right, **facts,
     }  # fmt: skip
     return {column: row[column] for column in COLUMNS}
 
@@ -263,7 +272,7 @@ def choose(flowers):
             for rate in rates:
                 if (name, method, photos, f"{rate:g}") in done:
                     continue
-                accuracy, loss = judged(train(name, method, learn, 0, rate=rate)[0], held)
+                accuracy, loss, _ = judged(train(name, method, learn, 0, rate=rate)[0], held)
                 found = (name, method, photos, f"{rate:g}", len(learn), len(held), accuracy, loss)
                 add(TRIED, TRIED_COLUMNS, dict(zip(TRIED_COLUMNS, found, strict=True)))
                 print(*found, flush=True)
@@ -343,15 +352,18 @@ def curve(name, method, photos, seed, times=1, flowers=None, limit=None):
     """Lines of one learning curve."""
     pool, test = photos_of(name, flowers)
     learn, test, rows = draw(pool, photos, seed), test.subset(slice(limit)), []
-    start = [time.process_time(), time.perf_counter()]
+    begun = [0.0, 0.0]
+
+    def start():
+        begun[:] = time.process_time(), time.perf_counter()
 
     def watch(epoch, classifier):
-        spent = time.process_time() - start[0], time.perf_counter() - start[1]
-        found = (name, method, photos, seed, epoch, len(learn), len(test), *judged(classifier, test), *(round(each, 2) for each in spent))
+        spent = time.process_time() - begun[0], time.perf_counter() - begun[1]
+        found = (name, method, photos, seed, epoch, len(learn), len(test), *judged(classifier, test)[:2], *(round(each, 2) for each in spent))
         rows.append(dict(zip(CURVES_COLUMNS, found, strict=True)))
-        start[:] = time.process_time() - spent[0], time.perf_counter() - spent[1]
+        begun[:] = time.process_time() - spent[0], time.perf_counter() - spent[1]
 
-    classifier, facts = train(name, method, learn, seed, times=times, watch=watch)
+    classifier, facts = train(name, method, learn, seed, times=times, start=start, watch=watch)
     if not facts["epochs"]:  # nothing was seen in epochs
         watch(0, classifier)
     return rows
@@ -446,17 +458,15 @@ def again(cell, flowers):
 
 
 def interval(accuracies, n_test):
-    """Half of the 95 % interval of a mean over draws, Student's t; at least that of the test photos for a single draw.
-
-    Draws share their test photos, so their spread says nothing of how far these test photos are from others; that part is
-    binomial. The wider of the two is given.
-    """
+    """Half of the 95 % interval of a mean accuracy: how far draws of training photos differ (Student's t), and how far another
+    choice of test photos could, which all draws share (binomial; two right and two wrong are added, so that a mean of 1 is not
+    certain: Agresti and Coull 1998). The two are independent: squares add."""
     from scipy.stats import t
 
     accuracies, n = np.asarray(accuracies, float), len(accuracies)
     between = t.ppf(0.975, n - 1) * accuracies.std(ddof=1) / n**0.5 if n > 1 else 0
-    mean = accuracies.mean()
-    return float(max(between, 1.96 * (mean * (1 - mean) / n_test) ** 0.5))
+    middle = (accuracies.mean() * n_test + 2) / (n_test + 4)
+    return float((between**2 + 1.96**2 * middle * (1 - middle) / (n_test + 4)) ** 0.5)
 
 
 def cores():
