@@ -89,7 +89,7 @@ def test_distance_is_zero_for_the_statistics_themselves_and_a_shift_of_one_devia
     for shift, times, expected in ((0, 1, 0), (1, 1, 1), (0, 2, 0.5), (3, 1, 3)):
         norm.moving_mean.assign(mean + shift * times * deviation)
         norm.moving_variance.assign((times * deviation) ** 2)
-        assert decision_map.distance(model, photos) == pytest.approx(expected, abs=2e-3)
+        assert decision_map.distance(model, photos) == pytest.approx((expected, expected), abs=2e-3)
 
 
 def test_the_interval_adds_what_draws_and_what_test_photos_leave_open():
