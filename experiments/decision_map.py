@@ -403,9 +403,11 @@ def add(path, columns, *rows):
         write(path, columns, sorted([*known(path), *rows], key=place))
 
 
-def lines_of(part, flowers=None):
-    """(data set, method, photos, seed) of all lines of a part, seed by seed, so that what is there early spans the map."""
+def lines_of(part, flowers=None, only=None):
+    """(data set, method, photos, seed) of all lines of a part, or of its data set `only`; seed by seed, so that what is there early
+    spans the map."""
     names, methods, photos = PARTS[part]
+    names = [name for name in names if only in (None, name)]
     found = [
         (name, method, number, seed)
         for name in names for method in methods for number in cells(name, flowers) if number in photos
@@ -431,7 +433,7 @@ def seconds_of(this, rows, flowers=None):
 def run(part, flowers, only=None):
     rows = known()
     done = {identity(row) for row in rows}
-    todo = [this for this in lines_of(part, flowers) if this not in done and (only is None or this[:3] == only)]
+    todo = [this for this in lines_of(part, flowers, only and only[0]) if this not in done and (only is None or this[:3] == only)]
     for number, this in enumerate(todo):
         began = time.perf_counter()
         row = line(*this, flowers=flowers)
@@ -511,7 +513,7 @@ def main():
     if args.list or not args.part:
         return show(args.flowers)
     cell = args.cell and tuple(args.cell.split("/"))
-    if cell and (args.part not in PARTS or cell not in {this[:3] for this in lines_of(args.part, args.flowers)}):
+    if cell and (args.part not in PARTS or cell not in {this[:3] for this in lines_of(args.part, args.flowers, cell[0])}):
         parser.error(f"{args.cell} is no cell of part {args.part}")
     if args.again:
         if not cell:
