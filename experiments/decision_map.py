@@ -373,7 +373,8 @@ def curve(name, method, photos, seed, times=1, flowers=None, limit=None):
 # --- the table ------------------------------------------------------------------------------------------------------------
 
 
-def known(path=RESULTS):
+def known(path=None):
+    path = path or RESULTS
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
