@@ -22,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 the_map = importlib.import_module("experiments.decision_map")
 
 # classes, photos to learn from, the smallest class among these, test photos that judge
-SIZES = {"faces": (40, 294, 6, 98), "flowers": (5, 2193, 380, 500), "solar_cells": (2, 1968, 616, 500), "textiles": (3, 1500, 375, 500)}
+SIZES = {"faces": (40, 295, 6, 98), "flowers": (5, 2193, 380, 500), "solar_cells": (2, 1968, 616, 500), "textiles": (3, 1500, 375, 500)}
 START = {"faces": 0.025, "flowers": 0.2, "solar_cells": 0.5, "textiles": 0.34}
 # for each method: accuracy with very many photos, and the photos a class with which half of the way is done
 SHAPES = {
     "faces": ((0.8, 12), (1.0, 0.45), (1.0, 0.25), (0.98, 2.5), (1.0, 0.3)),
     "flowers": ((0.8, 90), (0.9, 2), (0.92, 2.2), (0.95, 8), (0.94, 2.1)),
-    "solar_cells": ((0.87, 120), (0.83, 9), (0.86, 10), (0.92, 28), (0.9, 14)),
+    "solar_cells": ((0.82, 90), (0.83, 9), (0.86, 10), (0.92, 28), (0.9, 14)),
     "textiles": ((0.76, 90), (0.84, 25), (0.86, 28), (0.97, 60), (0.93, 40)),
 }
 SHAPES = {name: dict(zip(the_map.METHODS, shapes, strict=True)) for name, shapes in SHAPES.items()}
