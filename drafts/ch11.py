@@ -155,6 +155,9 @@ def number(data, photos):
               for each in (photos, "2"))
     return 2 * n / two
 """, now=True)  # fmt: skip
+    md("""
+`values` reads one column of a cell, `steps` and `number` what there is along the axis.
+""")
     code("""
 for data in data_sets:
     counts = " ".join(f"{number(data, each):.0f}" for each in steps(data))
@@ -307,13 +310,9 @@ for data in data_sets:
                             cell(data, method, photos)[0])
 """, "hide-output")  # fmt: skip
     md(f"""
-<div class="numbers">
-
 **The numbers behind the figure**: accuracy, mean over draws, by photos a class.
 
 {tables}
-
-</div>
 """)
     md("""
 ## In pairs
@@ -454,6 +453,7 @@ This is the answer to the question of the chapter in the form in which it is mos
 
 - *Scratch* had one network, of a size that was made for a million photos. A smaller network might do better with few. That is the choice most people have, though: a network from a library, with its weights or without.
 - It had twice the epochs of the others, and its learning rate was chosen from two. With four times the epochs it gets further ({doc}`12_faster` has these curves). He et al. needed just that, long training, to catch up with pre-training {cite:p}`He2019`.
+- A draw has equally many photos of each class, and the test photos of solar cells and textiles have not. The step to *all* is more photos, and also the mixture of classes that the test photos have.
 - Small photos, 128 pixels wide, are harder than those that the network was trained on, for all methods. At 224 each curve would lie elsewhere.
 - Three or five draws from one pool share photos, which makes intervals over draws a little too narrow; the assumption about test photos makes the differences' intervals too wide. And it is a table of dozens of intervals: one in twenty may mislead.
 - The weights of ImageNet were not free. Someone trained them, and what that takes is estimated in {doc}`12_faster`.
