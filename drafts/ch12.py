@@ -268,9 +268,11 @@ def course(data, method, column):
             seeds = found.setdefault(int(line["epoch"]), [])
             seeds.append(float(line[column]))
     return np.array([found[epoch] for epoch in sorted(found)])
+
+
+two = ("flowers", "solar_cells")
 """, now=True)  # fmt: skip
     code("""
-two = ("flowers", "solar_cells")
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
 for axis, data in zip(axes, two):
     for method, (label, colour, mark, dash) in looks.items():
@@ -384,7 +386,7 @@ for data in two:
     md(f"""
 *Scratch* is first to {f["first"]} of these accuracies on flowers and to {s["first"]} on solar cells. RESULT: There is no such break-even here. The highest accuracy that both have, {f["common"]} on flowers and {s["common"]} on solar cells, cost *scratch* {f["times"]} and {s["times"]} times the processor time of feature extraction.
 
-What *scratch* can do is arrive later and higher than frozen features: at its end it has {f["scratch"]} on flowers, where they have {f["feature_extraction"]}, and {s["scratch"]} on solar cells, where they have {s["feature_extraction"]}. RESULT: On solar cells, patience from nothing ends above frozen features, and below all layers from ImageNet, which has {s["all_layers"]}. The break-even then lies between feature extraction and *fine-tuning*: whoever needs more accuracy than frozen features have must pay for epochs, and gets them cheapest from ImageNet.
+What *scratch* can do is arrive later and higher than frozen features: at its end it has {f["scratch"]} on flowers, where they have {f["feature_extraction"]}, and {s["scratch"]} on solar cells, where they have {s["feature_extraction"]}. RESULT: On solar cells, patience from nothing ends above frozen features, and below all layers from ImageNet, which has {s["all_layers"]} there and {f["all_layers"]} on flowers. The break-even then lies between feature extraction and *fine-tuning*: whoever needs more accuracy than frozen features have must pay for epochs, and gets them cheapest from ImageNet.
 
 With less than all photos? *Scratch* has fewer epochs' worth of photos to catch up with, and its curve ends lower (chapter 11). These curves were not measured.
 """)
@@ -460,7 +462,7 @@ for data in two:
     hours = claim("pretraining_hours", "Processor hours that 100 epochs of ImageNet at 224 pixels would take: an estimate from the cost of a photo of flowers.")
     tasks = {data: claim(f"{data}_tasks", f"{NAMES[data].capitalize()}: tasks like this after which such a pre-training has saved what it cost.") for data in space["two"]}
     md(f"""
-About {hours} processor hours, years on one machine like this, and {tasks["flowers"]} tasks like flowers, or {tasks["solar_cells"]} like solar cells, until they have paid. No single user would do it for the time alone. But weights are used by everybody who can install them: shared by so many, the pre-training costs each of you next to nothing. The sentence "transfer saves time" is about reusing what exists.
+About {hours} processor hours, and {tasks["flowers"]} tasks like flowers, or {tasks["solar_cells"]} like solar cells, until they have paid. No single user would do it for the time alone. But weights are used by everybody who can install them: shared by so many, the pre-training costs each of you next to nothing. The sentence "transfer saves time" is about reusing what exists.
 (It is an estimate with an assumption in it, and good to its order of magnitude.)
 """)
     md("""
@@ -490,7 +492,7 @@ for method in looks:
 """)
     wh = {method: claim(f"flowers_{method}_energy", f"Flowers, all photos: energy to train {METHODS[method]}, if a busy core draws 10 W.", unit="Wh", digits=2) for method in METHODS}
     md(f"""
-The columns are {", ".join(NAMES[data] for data in space["data_sets"])}. Flowers with all photos: {wh["feature_extraction"]} for feature extraction, {wh["last_stage"]} for the last stage, {wh["all_layers"]} for all layers, {wh["scratch"]} from scratch. To boil half a litre of water takes about 50 Wh. RESULT: None of these trainings would make tea. What adds up is trying: a search over dozens of recipes takes dozens of times as much, and there feature extraction, which computes its features once for all of them, saves most.
+The columns are {", ".join(NAMES[data] for data in space["data_sets"])}. Flowers with all photos: {wh["feature_extraction"]} for feature extraction, {wh["last_stage"]} for the last stage, {wh["all_layers"]} for all layers, {wh["lp_ft"]} for LP-FT, {wh["scratch"]} from scratch. To boil half a litre of water takes about 50 Wh. RESULT: None of these trainings would make tea. What adds up is trying: a search over dozens of recipes takes dozens of times as much, and there feature extraction, which computes its features once for all of them, saves most.
 
 ## Memory
 
