@@ -292,7 +292,8 @@ for axis, data in zip(axes.flat, data_sets):
     axis.set(title=titles[data], xscale="log", xticks=ticks, xticklabels=ticks,
              xlabel="photos a class", ylabel="accuracy on test photos, %")
     axis.minorticks_off()
-axes[0, 0].legend(fontsize=8);
+figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5,
+              loc="outside upper center");
 """, alt="Four panels, faces, flowers, solar cells and textiles: accuracy on test photos against photos a class, one line with bars for each of five methods. The dotted line of the network from scratch lies lowest at the left of each panel; the four that start from ImageNet lie close together.")  # fmt: skip
     tables = "\n\n".join(accuracies(space, data) for data in space["data_sets"])
     md("""
@@ -356,7 +357,8 @@ for axis, data in zip(axes, data_sets):
     axis.set(title=titles[data], xlabel="photos a class")
     axis.set_xticks(range(len(points)), steps(data), rotation=45)
 axes[0].set_ylabel("accuracy above scratch, points")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4);
+figure.legend(*axes[0].get_legend_handles_labels(), ncols=4,
+              loc="outside upper center");
 """, alt="Four panels, one a data set: how many points of accuracy each of the four methods that start from ImageNet has above the network from scratch, by photos a class, with intervals and a line at zero. Nearly all points lie above the line; most fall to the right.")  # fmt: skip
     check("""
 for kind in counts:

@@ -282,7 +282,8 @@ for axis, data in zip(axes, two):
                   ms=4, label=label)
     axis.set(title=titles[data], xscale="log", xlabel="seconds to wait",
              ylabel="accuracy on test photos, %")
-axes[0].legend(fontsize=8);
+figure.legend(*axes[0].get_legend_handles_labels(), ncols=5,
+              loc="outside upper center");
 """, alt="Two panels, flowers and solar cells: accuracy on test photos against seconds to wait, on a logarithmic axis. Feature extraction is a single point far to the left and high up; the curves that start from ImageNet begin near it and rise; the dotted curve from scratch begins low and climbs far to the right.")  # fmt: skip
     md("""
 One line a method, a point an epoch, means over seeds. To the left is sooner, up is better.
