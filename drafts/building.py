@@ -1,0 +1,62 @@
+"""What the builders of chapters 13 and 14 share: cells, notebooks, and the lists of claims and exercises as TOML."""
+
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).parent
+
+
+def md(text, *tags):
+    return nbformat.v4.new_markdown_cell(text.strip("\n"), metadata={"tags": list(tags)} if tags else {})
+
+
+def code(text, *tags, alt=None):
+    tags = [*tags, "nbval-check-output"] if "claims.check(" in text and "nbval-check-output" not in tags else list(tags)
+    metadata = {"tags": tags} if tags else {}
+    if alt:
+        metadata["mystnb"] = {"image": {"alt": alt}}
+    return nbformat.v4.new_code_cell(text.strip("\n"), metadata=metadata)
+
+
+def fold(*cells):
+    """A solution: its cells in one fold, all tagged."""
+    cells = [md('<details class="solution">\n<summary>Solution</summary>'), *cells, md("</details>")]
+    for cell in cells:
+        cell.metadata["tags"] = ["solution", *cell.metadata.get("tags", [])]
+    return cells
+
+
+def notebook(cells):
+    made = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    )
+    for number, cell in enumerate(made.cells):
+        cell.id = f"c{number:03}"
+    nbformat.validate(made)
+    return made
+
+
+def save(folder, name, chapter, solutions):
+    """notebooks/NAME.ipynb and notebooks/solutions/NAME.ipynb in `folder`."""
+    for place, cells in (("notebooks", chapter), ("notebooks/solutions", solutions)):
+        path = Path(folder) / place / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook(cells), path)
+        print(path)
+
+
+def ledger_entries(claims, measured):
+    """TOML of the claims; `measured`: id → value as a run found it. A claim: sentence, unit, digits, tolerance, why, photos, seeds, experiment."""
+    text = ""
+    for id, claim in claims.items():
+        text += f'["{id}"]\n'
+        value = measured[id]
+        for field in ("sentence", "value", "tolerance", "why", "unit", "digits", "photos", "seeds", "experiment"):
+            given = {"value": value, **claim}.get(field)
+            if field == "tolerance" and callable(given):
+                given = given(value)
+            if given not in (None, "") and not (field in ("digits", "photos") and given == 0):
+                text += f"{field} = {given!r}\n" if not isinstance(given, str) else f'{field} = "{given}"\n'
+        text += "\n"
+    return text
