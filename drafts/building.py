@@ -1,10 +1,8 @@
-"""What the builders of chapters 13 and 14 share: cells, notebooks, and the lists of claims and exercises as TOML."""
+"""What the builders of chapters 13 and 14 share: lists of cells, and the notebooks made of them. (run.py is the same for all.)"""
 
 from pathlib import Path
 
 import nbformat
-
-HERE = Path(__file__).parent
 
 
 def md(text, *tags):
@@ -44,19 +42,3 @@ def save(folder, name, chapter, solutions):
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook(cells), path)
         print(path)
-
-
-def ledger_entries(claims, measured):
-    """TOML of the claims; `measured`: id → value as a run found it. A claim: sentence, unit, digits, tolerance, why, photos, seeds, experiment."""
-    text = ""
-    for id, claim in claims.items():
-        text += f'["{id}"]\n'
-        value = measured[id]
-        for field in ("sentence", "value", "tolerance", "why", "unit", "digits", "photos", "seeds", "experiment"):
-            given = {"value": value, **claim}.get(field)
-            if field == "tolerance" and callable(given):
-                given = given(value)
-            if given not in (None, "") and not (field in ("digits", "photos") and given == 0):
-                text += f"{field} = {given!r}\n" if not isinstance(given, str) else f'{field} = "{given}"\n'
-        text += "\n"
-    return text
