@@ -116,7 +116,7 @@ def without(text, number):
 
 
 def call(copy, *command, **more):
-    environment = os.environ | {"PYTHONPATH": str(copy), "TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg"} | more
+    environment = os.environ | {"PYTHONPATH": str(copy), "TF_CPP_MIN_LOG_LEVEL": "3"} | more
     environment.setdefault("TLHELPERS_CACHE", str(copy / "cache"))
     done = subprocess.run([sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
