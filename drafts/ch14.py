@@ -256,7 +256,8 @@ def of_photos(name, column, size):
     return np.array([float(line[column]) for line in measured
                      if where.items() <= line.items()])
 
-
+"""),
+    code(r"""
 far_off = {name: of_photos(name, "MEASURE", size).mean()
            for name, size in sizes.items()}
 bits = {name: of_photos(name, "entropy_bits", size).mean()
@@ -533,8 +534,8 @@ steps = (
     "    your cell below, in the row whose distance is nearest to yours.",
     "3  A letter other than F? Try that method with 3 seeds. Keep it if its\n"
     "    gain on validation photos has an interval above zero.",
-    "4  Fewer than some ten photos a class: do not train all layers from a last\n"
-    "    layer of zeros. Fit the head first (P), or leave the layers alone (F).",
+    "4  Fewer than ten photos a class: do not train all layers from a last\n"
+    "    layer of zeros. Fit the head first (P), or train no layers (F).",
     "5  Do you need probabilities? Compare log losses as well.")
 limits = ("One small network (EfficientNet-Lite0), photos of 128 pixels "
           "(textiles 250), one recipe,\nfour data sets, at most 500 test "
