@@ -543,7 +543,8 @@ limits = ("One small network (EfficientNet-Lite0), photos of 128 pixels "
           "from the best. Another network or more epochs may move the borders.")
 """),
     code(r"""
-page = plt.figure(figsize=(8.27, 11.69), layout="none")  # A4
+page = plt.figure(figsize=(8.27, 11.69))  # A4
+page.set_layout_engine("none")
 page.text(0.1, 0.93, "Feature extraction or fine-tuning?", fontsize=20)
 for place, step in enumerate(steps):
     page.text(0.1, 0.88 - 0.055 * place, step, fontsize=11, va="top")
