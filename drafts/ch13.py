@@ -483,7 +483,7 @@ for axis, data in zip(axes.ravel(), titles):
     axis.set(title=titles[data])
 axes[0, 0].legend(fontsize=8)
 figure.supxlabel("photos a class", fontsize=10)
-figure.supylabel("accuracy less that of frozen features, points");
+figure.supylabel("accuracy above frozen features, points", fontsize=10);
 """, alt="Four charts, one for each data set: accuracy of full fine-tuning and of fine-tuning after the head was fitted, less that of frozen features, against photos a class, with intervals. With few photos the dots of full fine-tuning lie below zero, those of the other on it; with more photos both rise."),
     code(r"""
 for (short, kind), number in counts.items():

@@ -160,7 +160,7 @@ figure, axis = plt.subplots(figsize=(7.2, 2.8))
 axis.axhspan(-1, 1, color="#dddddd", label="ImageNet: mean ± deviation")
 axis.errorbar(range(len(m)), (mean - m) / s, deviation / s, fmt="o",
               color="#0072B2", capsize=2, label="faces: mean ± deviation")
-axis.set(xlabel="channel of the first layer",
+axis.set(xlabel="channel of the first layer", ylim=(-1.7, 1.3),
          ylabel="in deviations of ImageNet")
 axis.legend(ncols=2, fontsize=8, loc="lower right");
 """, alt="For each of 32 channels a dot with a bar, the mean and deviation of faces, over a grey band from minus one to one, the same of ImageNet. Most dots lie within the band, and most bars are shorter than it."),
