@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+from making import KERNEL
 
 
 def md(text, *tags):
@@ -26,9 +27,7 @@ def fold(*cells):
 
 
 def notebook(cells):
-    made = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
-    )
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(made.cells):
         cell.id = f"c{number:03}"
     nbformat.validate(made)
