@@ -118,22 +118,26 @@ def classifier_of(recipe, train, seed, progress=print):
     }
 
 
-def from_scratch(train, seed, epochs, learning_rate, progress=print):
+def from_scratch(
+    train, seed, epochs, learning_rate, progress=print, *, targets=None, image_size=224, batch_size=COMMON["batch_size"], variants=range(8),
+    watch=None,
+):  # fmt: skip
     """The same network with random weights, trained by plain Keras on the same photos, views and soft labels.
 
     `fine_tune` keeps BatchNorm's statistics, and a network that knows nothing has none worth keeping: here BatchNorm normalises
-    with the batch at hand. Its running mean and variance must follow in 62 steps an epoch, hence the momentum.
+    with the batch at hand. Its running mean and variance must follow in 62 steps an epoch, hence the momentum. `watch` is called
+    after each epoch with its number, from 1, and the classifier.
     """
     import keras
 
-    model = tl.backbones.build_network("efficientnet_lite0", 224)
+    model = tl.backbones.build_network("efficientnet_lite0", image_size)
     classifier = tl.build_classifier(tl.Backbone("efficientnet_lite0_scratch", model, {"top": "top"}, None), train.class_names)
     for layer in classifier.layers:
         layer.trainable = True
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9
-    batch, targets, photos = COMMON["batch_size"], soft_labels(train), train.images(224)
-    steps = -(-len(train) // batch) * epochs
+    targets, photos = soft_labels(train) if targets is None else targets, train.images(image_size)
+    steps = -(-len(train) // batch_size) * epochs
     rising = round(0.1 * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         learning_rate / (rising + 1), steps - rising, warmup_target=learning_rate, warmup_steps=rising
@@ -145,9 +149,12 @@ def from_scratch(train, seed, epochs, learning_rate, progress=print):
         classifier.reset_metrics()  # train_on_batch returns means since this
         began, rng = time.perf_counter(), np.random.default_rng([seed, epoch])
         for rows in np.array_split(rng.permutation(len(train)), steps // epochs):
-            views = [tl.images.vary(photos[row], variant) for row, variant in zip(rows, rng.integers(0, 8, len(rows)), strict=True)]
+            turned = rng.choice(list(variants), len(rows))
+            views = [tl.images.vary(photos[row], variant) for row, variant in zip(rows, turned, strict=True)]
             loss = float(classifier.train_on_batch(np.stack(views).astype(np.float32), targets[rows]))
         progress(f"  epoch {epoch + 1}: {loss:.4f}, {time.perf_counter() - began:.0f} s")
+        if watch:
+            watch(epoch + 1, classifier)
     return classifier, sum(int(np.prod(weight.shape)) for weight in classifier.trainable_weights), round(loss, 5)
 
 
