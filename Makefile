@@ -13,15 +13,8 @@ PIP := -m pip --quiet --disable-pip-version-check
 OFFLINE := $(if $(WHEELHOUSE),--no-index --find-links "$(WHEELHOUSE)")
 
 export TF_CPP_MIN_LOG_LEVEL := 3
-# glibc gives the memory of large arrays back to the system and asks for it anew in each training step, which takes about a fifth
-# of the processor's time. (Other systems know nothing of these names.)
-export MALLOC_MMAP_MAX_ := 0
-export MALLOC_TRIM_THRESHOLD_ := 100000000000
-export MALLOC_ARENA_MAX := 1
-# make test: so many processes side by side, a file each. TensorFlow takes one thread in each, as two of them would wait for
-# each other.
+# make test: so many processes side by side for the unit tests, a file each.
 WORKERS ?= 2
-THREADS := $(if $(filter-out 1,$(WORKERS)),TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1)
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
@@ -61,8 +54,8 @@ $(WEB): book/web/package.json book/web/package-lock.json
 # Every test run begins with an empty cache, which its notebooks share.
 test: $(STAMP)
 	rm -rf _build/test-cache
-	$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
-	$(THREADS) TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

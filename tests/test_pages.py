@@ -60,9 +60,10 @@ def test_external_links_are_well_formed():
 def test_every_picture_is_there_and_has_alt_text():
     for path, page in PAGES.items():
         for picture in page.select("article img"):
-            assert (path.parent / unquote(picture["src"])).exists(), f"{path.name}: {picture['src']}"
+            within = picture["src"].startswith("data:image/png;base64,")  # a small photo in a notebook's table stands in the page itself
+            assert within or (path.parent / unquote(picture["src"])).exists(), f"{path.name}: {picture['src'][:200]}"
             # docutils writes the file's name where no alt text is given
-            assert len(picture.get("alt", "")) > 30 and ".png" not in picture["alt"], f"{path.name}: {picture['src']}"
+            assert len(picture.get("alt", "")) > 30 and ".png" not in picture["alt"], f"{path.name}: {picture['src'][:200]}"
 
 
 def test_each_page_has_one_title_and_no_directive_left_unread():
