@@ -140,16 +140,17 @@ class Audit:
         rows = []
         for finding in self.findings:
             pictures = "".join(
-                f'<img alt="{html.escape(Path(name).name)}" title="{html.escape(Path(name).name)}" width="64" '
-                f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+                f'<img alt="The photo {html.escape(Path(name).stem)}, one of those that this finding is about" '
+                f'title="{html.escape(Path(name).name)}" width="64" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
                 for name, picture in zip(finding.photos, self._pictures.get(finding.fingerprint, ()))
             )
             cells = [f"{finding.severity}<br><code>{finding.check}</code>", html.escape(finding.what) + f"<br>{pictures}" * bool(pictures)]
             cells += [html.escape(finding.why), html.escape(finding.mend)]
             rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
         head = "".join(f"<th>{name}</th>" for name in ("finding", "what", "why it matters", "how to mend it"))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-        return f"<p>{html.escape(self._summary())}</p>{table}"
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        scrolls = '<div tabindex="0" role="region" aria-label="Findings of the audit" style="overflow-x: auto">'  # by keyboard, too
+        return f"<p>{html.escape(self._summary())}</p>{f'{scrolls}{table}</div>' if rows else ''}"
 
 
 def audit(
