@@ -137,7 +137,7 @@ class Audit:
         return f"<Audit: {self._summary()}>"
 
     def _repr_html_(self):
-        rows = []
+        rows, style = [], 'style="text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"'
         for finding in self.findings:
             pictures = "".join(
                 f'<img alt="The photo {html.escape(Path(name).stem)}, one of those that this finding is about" '
@@ -146,9 +146,10 @@ class Audit:
             )
             cells = [f"{finding.severity}<br><code>{finding.check}</code>", html.escape(finding.what) + f"<br>{pictures}" * bool(pictures)]
             cells += [html.escape(finding.why), html.escape(finding.mend)]
-            rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+            rows.append("<tr>" + "".join(f"<td {style}>{cell}</td>" for cell in cells) + "</tr>")
         head = "".join(f"<th>{name}</th>" for name in ("finding", "what", "why it matters", "how to mend it"))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        table = '<table style="table-layout: fixed; width: 100%; min-width: 40em">'
+        table += f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         scrolls = '<div tabindex="0" role="region" aria-label="Findings of the audit" style="overflow-x: auto">'  # by keyboard, too
         return f"<p>{html.escape(self._summary())}</p>{f'{scrolls}{table}</div>' if rows else ''}"
 

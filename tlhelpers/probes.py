@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANGES", "input_fit", "moved_in_training", "unchanged"]
 
-_MEAN, _DEVIATION = np.float32([123.68, 116.779, 103.939]), np.float32([58.395, 57.12, 57.375])  # of ImageNet, RGB 0..255
+_MEAN, _DEVIATION = np.array([[123.68, 116.779, 103.939], [58.395, 57.12, 57.375]], np.float32)  # of ImageNet, RGB 0..255
 
 #: What the photos may lack or have had too much of: name → how photos as given become photos as they would fit.
 RANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
