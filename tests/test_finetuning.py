@@ -132,9 +132,9 @@ def test_the_first_20_losses_are_those_of_the_usual_way(unfreeze, backbone, cell
         assert history.computed_once == once
         steps[once] = np.array(history.steps)
     assert len(steps[True]) == 20 and (steps[True] > 0.01).all()
-    # The same bits on a processor with AVX-512. On others TensorFlow sums a batch of 8 photos and one of 32 in another order, which
-    # is 1e-6 after 20 steps.
-    np.testing.assert_allclose(steps[True], steps[False], rtol=1e-5)
+    # The same bits on a processor with AVX-512. On others TensorFlow sums a batch of 8 photos and one of 32 in another order, and
+    # the steps that follow make more of it: some 1e-6 where the last stage trains, above 1e-5 where three do.
+    np.testing.assert_allclose(steps[True], steps[False], rtol=1e-4)
 
 
 def test_the_first_20_losses_are_those_of_plain_keras(backbone, cells):
