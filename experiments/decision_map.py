@@ -17,21 +17,21 @@ Data: solar cells, faces, flowers at 128 pixels, textiles at their own 250 (a de
 twice in faces and flowers are removed; a quarter of the photos, drawn once, is for tests only. Daisy, one of the five flowers, is one
 of ImageNet's classes; none of the other four is, by name. Each seed draws its training photos from the rest. One recipe for all:
 AdamW, weight decay 0.01, batches of 16, 4 epochs but at least 640 photos seen, photos mirrored or turned as their card allows.
-Learning rates were chosen in part "choose", once for all data sets, among training photos only (results/decision_map_tried.csv).
+Learning rates are chosen by part "choose", once for all data sets, among training photos only (results/decision_map_tried.csv); it
+comes first, and has not ended yet.
 
 One line of results/decision_map.csv is one classifier. "seconds" are those of the processor, all cores added, for the training
 alone, with an empty cache; "mib" is the most memory that the process held in it, above what it held before. "accuracy" and "loss" are
 those of the test photos, "train_accuracy" and "train_loss" those of the photos it learned from, as they are; of both at most 500. "right" says of
 each test photo, in their order, whether it was: a bit each, as a hexadecimal number (`bits` reads it).
-The budget, two processes side by side, each held to a core (taskset -c 0, taskset -c 1): 4 hours. One process on two cores waits
+The budget, two processes side by side, each held to a core (taskset -c 0, taskset -c 1): 4 hours by estimate. One process on two cores waits
 busily, and its processor seconds mean less. "wall" stands only in
 lines of part "quiet", which wants a machine that does nothing else: see results/decision_map_curves.csv, one line an epoch.
 
-Explained in notebooks/11_better.ipynb to notebooks/14_when_to_use_what.ipynb.
+To be explained in chapters 11 to 14.
 """
 
 import argparse
-import csv
 import functools
 import gc
 import json
@@ -48,7 +48,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import tlhelpers as tl
-from experiments.solar_cells import from_scratch
+from experiments import solar_cells
+from experiments.solar_cells import cores, from_scratch, write
 
 RESULTS = Path(__file__).with_name("results") / "decision_map.csv"
 COLUMNS = (
@@ -71,7 +72,7 @@ PHOTOS = ("2", "5", "10", "25", "50", "100", "all")
 EPOCHS, SEEN, SCRATCH = 4, 640, 2
 MOST_JUDGED = 500  # test photos, and training photos, by which a classifier is judged: the same for all
 BATCH = 16
-RATES = {  # by choose()
+RATES = {  # a guess until part choose has ended, then what it found: tests/test_decision_map.py compares
     "last_stage": 1e-3, "all_layers": 1e-3, "lp_ft": 3e-4, "scratch": 3e-3,
 }  # fmt: skip
 RATES_TRIED = {"last_stage": (3e-4, 1e-3), "all_layers": (3e-4, 1e-3), "lp_ft": (1e-4, 3e-4), "scratch": (1e-3, 3e-3)}
@@ -374,22 +375,7 @@ def curve(name, method, photos, seed, times=1, flowers=None, limit=None):
 
 
 def known(path=None):
-    path = path or RESULTS
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path, columns, rows):
-    """The table, whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+    return solar_cells.known(path or RESULTS)
 
 
 def add(path, columns, *rows):
@@ -471,10 +457,6 @@ def interval(accuracies, n_test):
     between = t.ppf(0.975, n - 1) * accuracies.std(ddof=1) / n**0.5 if n > 1 else 0
     middle = (accuracies.mean() * n_test + 2) / (n_test + 4)
     return float((between**2 + 1.96**2 * middle * (1 - middle) / (n_test + 4)) ** 0.5)
-
-
-def cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def write_conditions(flowers):
