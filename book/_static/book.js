@@ -17,6 +17,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const arrow of document.querySelectorAll("nav details > summary")) {
     arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a").textContent.trim()}`);
   }
+  // Folded outputs say "Show code cell output", and myst-nb gives them another name.
+  for (const fold of document.querySelectorAll("details.hide > summary[aria-label]")) fold.removeAttribute("aria-label");
 });
 
 window.addEventListener("load", () => {
