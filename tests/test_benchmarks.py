@@ -90,6 +90,14 @@ def test_cost_in_time_and_memory(tmp_path):
     assert len(found["bars"]) == 1
 
 
+def test_an_audit_and_what_it_found(tmp_path):
+    found = run("audit", "--photos", "20", out=str(tmp_path / "out.json"))
+    assert found["photos"] == {"train": 20, "test": 20} and len(found["seconds"]["audit"]) == 2
+    ratios = [ours / theirs for ours, theirs in zip(found["seconds"]["audit"], found["seconds"]["Keras predict"])]
+    assert found["passes_of_the_test_photos"]["rounds"] == ratios
+    assert found["bars"][0]["at_most"] == 60 and found["bars"][0]["value"] == np.median(found["seconds"]["audit"])
+
+
 def test_what_is_promised_of_cost(modules_of_benchmarks):
     import cost
 
