@@ -52,7 +52,7 @@ def test_no_photo_is_drawn_that_tests_and_no_copy_stands_on_both_sides(name):
 
 def test_the_same_number_of_photos_is_seen_whatever_their_number_until_epochs_decide():
     assert [decision_map.epochs_of(n, "all_layers") for n in (4, 10, 160, 161, 2000)] == [160, 64, 4, 4, 4]
-    assert decision_map.epochs_of(4, "scratch") == 320 and decision_map.epochs_of(2000, "scratch", 4) == 32
+    assert decision_map.epochs_of(4, "scratch") == 320 and decision_map.epochs_of(2000, "scratch", 8) == 32
 
 
 def test_seeds_are_five_where_lines_are_cheap_and_three_where_they_are_dear():
@@ -104,10 +104,12 @@ def test_the_interval_adds_what_draws_and_what_test_photos_leave_open():
 
 def test_choose_takes_the_lowest_mean_loss():
     rows = [
-        {"method": method, "learning_rate": f"{rate:g}", "loss": str(loss)}
+        {"method": method, "learning_rate": f"{rate:g}", "times": "2", "loss": str(loss)}
         for method, rates in decision_map.RATES_TRIED.items() for rate, losses in zip(rates, ((1, 3), (2.5, 1))) for loss in losses
     ]  # fmt: skip
-    assert decision_map.chosen(rows) == {method: rates[1] for method, rates in decision_map.RATES_TRIED.items()}
+    assert decision_map.chosen(rows) == {method: (rates[1], 2) for method, rates in decision_map.RATES_TRIED.items()}
+    rows += [row | {"times": "4", "loss": "1.7"} for row in rows]
+    assert decision_map.chosen(rows)["scratch"] == (3e-3, 4)
 
 
 @pytest.mark.parametrize("method", decision_map.METHODS)
@@ -216,10 +218,13 @@ def test_stored_lines_are_lines_of_the_map_and_hold_what_they_must():
     assert conditions["learning_rates"] == decision_map.RATES and conditions["batch_size"] == decision_map.BATCH
 
 
-WANTED = len(decision_map.CHOOSE_CELLS) * sum(map(len, decision_map.RATES_TRIED.values()))
+WANTED = len(decision_map.CHOOSE_CELLS) * sum(
+    len(rates) * len(decision_map.TIMES_TRIED[method]) for method, rates in decision_map.RATES_TRIED.items()
+)
 
 
 @pytest.mark.skipif(len(decision_map.known(decision_map.TRIED)) < WANTED, reason="part choose has not ended")
-def test_learning_rates_are_those_that_choose_found():
+def test_learning_rates_and_epochs_are_those_that_choose_found():
     rows = rows_of(decision_map.TRIED)
-    assert len(rows) == WANTED and decision_map.chosen(rows) == decision_map.RATES
+    assert len(rows) == WANTED
+    assert decision_map.chosen(rows) == {method: (rate, decision_map.TIMES[method]) for method, rate in decision_map.RATES.items()}
