@@ -215,7 +215,8 @@ def test_stored_lines_are_lines_of_the_map_and_hold_what_they_must():
         assert len(right) == int(row["n_test"]) and right.mean() == pytest.approx(float(row["accuracy"]), abs=1e-5)
         assert int(row["epochs"]) == (0 if row["method"] == "feature_extraction" else decision_map.epochs_of(int(row["n_train"]), row["method"]))
     conditions = json.loads(decision_map.RESULTS.with_suffix(".json").read_text(encoding="utf-8"))
-    assert conditions["learning_rates"] == decision_map.RATES and conditions["batch_size"] == decision_map.BATCH
+    assert (conditions["learning_rates"], conditions["times_as_many"]) == (decision_map.RATES, decision_map.TIMES)
+    assert conditions["batch_size"] == decision_map.BATCH
 
 
 WANTED = len(decision_map.CHOOSE_CELLS) * sum(
