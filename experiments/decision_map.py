@@ -98,7 +98,7 @@ QUIET = [  # data set, method, photos a class, seed, and the multiple of EPOCHS 
     for method in ("feature_extraction", "last_stage", "all_layers", "lp_ft")
 ] + [(name, "scratch", "all", 0, 4 * TIMES["scratch"]) for name in ("flowers", "solar_cells")]  # fmt: skip
 # Processor seconds for a photo seen once in training, of 128 pixels: for --list, until lines of the same kind are there.
-GUESS = {"feature_extraction": 0.006, "last_stage": 0.008, "all_layers": 0.02, "lp_ft": 0.02, "scratch": 0.02}
+GUESS = {"feature_extraction": 0.006, "last_stage": 0.002, "all_layers": 0.02, "lp_ft": 0.02, "scratch": 0.02}
 
 
 # --- photos ---------------------------------------------------------------------------------------------------------------
