@@ -62,6 +62,7 @@ TRIED = RESULTS.with_name("decision_map_tried.csv")
 TRIED_COLUMNS = ("dataset", "method", "photos", "learning_rate", "times", "n_train", "n_validation", "accuracy", "loss")
 CURVES = RESULTS.with_name("decision_map_curves.csv")
 CURVES_COLUMNS = ("dataset", "method", "photos", "seed", "epoch", "n_train", "n_test", "accuracy", "loss", "seconds", "wall")
+WHY = RESULTS.with_name("decision_map_why.csv")
 DISTANCES = RESULTS.with_name("decision_map_distance.csv")
 DISTANCES_COLUMNS = ("dataset", "image_size", "draw", "n_photos", "distance", "last_distance", "entropy_bits")
 
@@ -70,14 +71,15 @@ DATA = {  # pixels, and what leaves a photo's class alone
 }  # fmt: skip
 COPIES = ("flowers", "faces")  # have photos twice
 METHODS = ("scratch", "feature_extraction", "last_stage", "all_layers", "lp_ft")
+WHY_METHODS = ("feature_views", "head_gradient")
 PHOTOS = ("2", "5", "10", "25", "50", "100", "all")
 EPOCHS, SEEN = 4, 640
 MOST_JUDGED = 500  # test photos, and training photos, by which a classifier is judged: the same for all
 BATCH = 16
-RATES = {"last_stage": 3e-4, "all_layers": 3e-4, "lp_ft": 3e-4, "scratch": 3e-3}  # what part choose found: a test compares
-TIMES = {"last_stage": 4, "all_layers": 1, "lp_ft": 1, "scratch": 2}  # epochs as a multiple of EPOCHS: likewise for the last stage
-RATES_TRIED = {"last_stage": (3e-4, 1e-3), "all_layers": (3e-4, 1e-3), "lp_ft": (1e-4, 3e-4), "scratch": (1e-3, 3e-3)}
-TIMES_TRIED = {"last_stage": (1, 4), "all_layers": (1,), "lp_ft": (1,), "scratch": (2,)}  # an epoch of the last stage costs a sixth
+RATES = {"last_stage": 3e-4, "all_layers": 3e-4, "lp_ft": 3e-4, "scratch": 3e-3, "head_gradient": 1e-2}  # what part choose found: a test compares
+TIMES = {"last_stage": 4, "all_layers": 1, "lp_ft": 1, "scratch": 2, "head_gradient": 4}  # epochs as a multiple of EPOCHS: likewise for the last stage
+RATES_TRIED = {"last_stage": (3e-4, 1e-3), "all_layers": (3e-4, 1e-3), "lp_ft": (1e-4, 3e-4), "scratch": (1e-3, 3e-3), "head_gradient": (1e-3, 1e-2)}
+TIMES_TRIED = {"last_stage": (1, 4), "all_layers": (1,), "lp_ft": (1,), "scratch": (2,), "head_gradient": (4,)}  # an epoch of the last stage costs a sixth
 CHOOSE_CELLS = (("faces", "2"), ("faces", "5"), ("flowers", "10"), ("flowers", "100"), ("solar_cells", "10"), ("solar_cells", "100"))
 FEW, MORE = ("2", "5", "10", "25", "50"), ("100", "all")
 THREE, TUNED = ("faces", "flowers", "solar_cells"), ("all_layers", "lp_ft")
@@ -196,6 +198,9 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
         if method == "feature_extraction":
             head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, seed=seed)
             classifier, trained = tl.build_classifier(backbone, learn.class_names, head=head), head.kernel.size + head.bias.size
+        elif method == "feature_views":
+            classifier = solar_cells.frozen(backbone, learn, tl.images.VARIANTS[symmetry])
+            trained = classifier.get_layer("logits").count_params()
         elif method == "scratch":
             targets = np.eye(len(learn.class_names), dtype=np.float32)[learn.labels]
             classifier, trained, _ = from_scratch(
@@ -205,7 +210,7 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
         else:
             classifier = tl.build_classifier(backbone, learn.class_names)
             history = tl.fine_tune(
-                classifier, learn, unfreeze="last_stage" if method == "last_stage" else "all", epochs=epochs, validation=0,
+                classifier, learn, unfreeze={"last_stage": "last_stage", "head_gradient": "head"}.get(method, "all"), epochs=epochs, validation=0,
                 learning_rate=rate, batch_size=BATCH, head_first=method == "lp_ft", augment=symmetry, seed=seed,
                 progress=watch and (lambda history: watch(len(history.loss), classifier)),
             )  # fmt: skip
@@ -213,7 +218,7 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
         seconds = time.process_time() - began
         peak = _memory("VmHWM")
     mib = round(max(peak - before, 0)) if counted and peak is not None else ""
-    facts = {"epochs": 0 if method == "feature_extraction" else epochs, "trained_parameters": trained, "seconds": round(seconds, 2), "mib": mib}
+    facts = {"epochs": epochs if method in TIMES else 0, "trained_parameters": trained, "seconds": round(seconds, 2), "mib": mib}
     return classifier, facts
 
 
@@ -239,7 +244,7 @@ def line(name, method, photos, seed, *, flowers=None, limit=None):
     pool, test = photos_of(name, flowers)
     learn, test = draw(pool, photos, seed), test.subset(slice(limit))
     classifier, facts = train(name, method, learn, seed)
-    if method == "feature_extraction":  # features of the same photos serve many lines
+    if method in ("feature_extraction", *WHY_METHODS):  # features of the same photos serve many lines
         head, size = classifier.get_layer("logits").get_weights(), DATA[name][0]
         head = tl.Head(*head, strength=None)
         backbone = tl.load_backbone("efficientnet_lite0", image_size=size)
@@ -352,6 +357,22 @@ def quiet(flowers):
             print(name, method, photos, seed, rows[-1]["accuracy"], rows[-1]["seconds"], rows[-1]["wall"], flush=True)
 
 
+def why(flowers):
+    """Where fine-tuning on few photos beats feature extraction: is it the layers that train, the turned and mirrored photos, which
+    feature extraction has not seen, or the way in which the last layer learns? Two controls, with the map's draws: "feature_views" is
+    feature extraction of each photo in all its views, "head_gradient" trains the last layer alone, from zeros, with the recipe of the
+    last stage."""
+    done = {identity(row) for row in known(WHY)}
+    for seed in range(3):
+        for name in DATA:
+            for photos in (each for each in cells(name, flowers) if each in (*FEW, "100")):
+                for method in WHY_METHODS:
+                    if (name, method, photos, seed) not in done:
+                        row = line(name, method, photos, seed, flowers=flowers)
+                        add(WHY, COLUMNS, row)
+                        print(name, method, photos, seed, row["accuracy"], row["loss"], row["train_accuracy"], flush=True)
+
+
 def curve(name, method, photos, seed, times=None, flowers=None, limit=None):
     """Lines of one learning curve."""
     pool, test = photos_of(name, flowers)
@@ -385,7 +406,7 @@ def add(path, columns, *rows):
     from filelock import FileLock
 
     def place(row):
-        orders = [list(DATA).index(row["dataset"]), METHODS.index(row["method"]), PHOTOS.index(row["photos"])]
+        orders = [list(DATA).index(row["dataset"]), (*METHODS, *WHY_METHODS).index(row["method"]), PHOTOS.index(row["photos"])]
         return (*orders, *(float(row[name]) for name in ("learning_rate", "times", "seed", "epoch") if name in row))
 
     with FileLock(tl.cache_dir() / "decision_map.lock"):
@@ -483,13 +504,14 @@ def show(flowers):
         total += minutes
         print(f"{part:17} {len(lines) - len(todo):3} of {len(lines):3} lines there; the rest takes about {minutes:.0f} minutes")
     there = {identity(row) for row in known(CURVES)}
+    print(f"{'why':17} {len(known(WHY)):3} lines there")
     print(f"{'quiet':17} {len(there):3} of {len(QUIET):3} curves there\n{'choose':17} {len(known(TRIED))} lines there")
     print(f"about {total:.0f} minutes on {cores()} cores, without quiet")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=[*PARTS, "choose", "distance", "quiet"])
+    parser.add_argument("--part", choices=[*PARTS, "choose", "distance", "quiet", "why"])
     parser.add_argument("--cell", help="one cell of the part: DATA/METHOD/PHOTOS, such as flowers/all_layers/10")
     parser.add_argument("--again", action="store_true", help="with --cell: run what is there once more, and compare; nothing is written")
     parser.add_argument("--flowers", help="folder with flower photos; without, load_dataset('flowers'), which downloads them")
@@ -508,7 +530,7 @@ def main():
         run(args.part, args.flowers, cell)
         write_conditions(args.flowers)
     else:
-        {"choose": choose, "distance": distances, "quiet": quiet}[args.part](args.flowers)
+        {"choose": choose, "distance": distances, "quiet": quiet, "why": why}[args.part](args.flowers)
 
 
 if __name__ == "__main__":
