@@ -8,7 +8,7 @@
 Methods, all with EfficientNet-Lite0:
 
     scratch             random weights, BatchNorm learns its statistics, everything trains; twice the epochs
-    feature_extraction  frozen; logistic regression on its features
+    feature_extraction  frozen; logistic regression on its features, which share one scale (chapter 5: with few photos that is better)
     last_stage          the last stage and the last layer train, from a last layer of zeros; what is below is computed once; four times
                         the epochs, each of which costs a sixth
     all_layers          everything trains, from a last layer of zeros
@@ -196,10 +196,10 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
         began = time.process_time()
         start()
         if method == "feature_extraction":
-            head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, seed=seed)
+            head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, scale="one", seed=seed)
             classifier, trained = tl.build_classifier(backbone, learn.class_names, head=head), head.kernel.size + head.bias.size
         elif method == "feature_views":
-            classifier = solar_cells.frozen(backbone, learn, tl.images.VARIANTS[symmetry])
+            classifier = solar_cells.frozen(backbone, learn, tl.images.VARIANTS[symmetry], scale="one")
             trained = classifier.get_layer("logits").count_params()
         elif method == "scratch":
             targets = np.eye(len(learn.class_names), dtype=np.float32)[learn.labels]
@@ -208,10 +208,13 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
                 batch_size=min(BATCH, len(learn)), variants=tl.images.VARIANTS[symmetry], watch=watch,
             )  # fmt: skip
         else:
-            classifier = tl.build_classifier(backbone, learn.class_names)
+            head = None
+            if method == "lp_ft":  # as head_first does it, but with the scale of feature extraction
+                head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, scale="one", seed=seed)
+            classifier = tl.build_classifier(backbone, learn.class_names, head=head)
             history = tl.fine_tune(
                 classifier, learn, unfreeze={"last_stage": "last_stage", "head_gradient": "head"}.get(method, "all"), epochs=epochs, validation=0,
-                learning_rate=rate, batch_size=BATCH, head_first=method == "lp_ft", augment=symmetry, seed=seed,
+                learning_rate=rate, batch_size=BATCH, head_first=False, augment=symmetry, seed=seed,
                 progress=watch and (lambda history: watch(len(history.loss), classifier)),
             )  # fmt: skip
             trained = history.trained_parameters
