@@ -7,9 +7,10 @@
 
 Methods, all with EfficientNet-Lite0:
 
-    scratch             random weights, BatchNorm learns its statistics, everything trains; twice the epochs of the others
-    feature_extraction  frozen; logistic regression on its features
-    last_stage          the last stage and the last layer train, from a last layer of zeros; what is below is computed once
+    scratch             random weights, BatchNorm learns its statistics, everything trains; twice the epochs
+    feature_extraction  frozen; logistic regression on its features, which share one scale (chapter 5: with few photos that is better)
+    last_stage          the last stage and the last layer train, from a last layer of zeros; what is below is computed once; four times
+                        the epochs, each of which costs a sixth
     all_layers          everything trains, from a last layer of zeros
     lp_ft               the last layer is fitted on frozen features first, then everything trains (Kumar et al. 2022)
 
@@ -17,8 +18,8 @@ Data: solar cells, faces, flowers at 128 pixels, textiles at their own 250 (a de
 twice in faces and flowers are removed; a quarter of the photos, drawn once, is for tests only. Daisy, one of the five flowers, is one
 of ImageNet's classes; none of the other four is, by name. Each seed draws its training photos from the rest. One recipe for all:
 AdamW, weight decay 0.01, batches of 16, 4 epochs but at least 640 photos seen, photos mirrored or turned as their card allows.
-Learning rates are chosen by part "choose", once for all data sets, among training photos only (results/decision_map_tried.csv); it
-comes first, and has not ended yet.
+Learning rates, and for the last stage the number of epochs, are chosen by part "choose", once for all data sets, among training photos
+only (results/decision_map_tried.csv); it comes first.
 
 One line of results/decision_map.csv is one classifier. "seconds" are those of the processor, all cores added, for the training
 alone, with an empty cache; "mib" is the most memory that the process held in it, above what it held before. "accuracy" and "loss" are
@@ -34,6 +35,7 @@ To be explained in chapters 11 to 14.
 import argparse
 import functools
 import gc
+import itertools
 import json
 import os
 import platform
@@ -57,9 +59,10 @@ COLUMNS = (
     "trained_parameters", "seconds", "mib", "right",
 )  # fmt: skip
 TRIED = RESULTS.with_name("decision_map_tried.csv")
-TRIED_COLUMNS = ("dataset", "method", "photos", "learning_rate", "n_train", "n_validation", "accuracy", "loss")
+TRIED_COLUMNS = ("dataset", "method", "photos", "learning_rate", "times", "n_train", "n_validation", "accuracy", "loss")
 CURVES = RESULTS.with_name("decision_map_curves.csv")
 CURVES_COLUMNS = ("dataset", "method", "photos", "seed", "epoch", "n_train", "n_test", "accuracy", "loss", "seconds", "wall")
+WHY = RESULTS.with_name("decision_map_why.csv")
 DISTANCES = RESULTS.with_name("decision_map_distance.csv")
 DISTANCES_COLUMNS = ("dataset", "image_size", "draw", "n_photos", "distance", "last_distance", "entropy_bits")
 
@@ -68,14 +71,15 @@ DATA = {  # pixels, and what leaves a photo's class alone
 }  # fmt: skip
 COPIES = ("flowers", "faces")  # have photos twice
 METHODS = ("scratch", "feature_extraction", "last_stage", "all_layers", "lp_ft")
+WHY_METHODS = ("feature_views", "head_gradient")
 PHOTOS = ("2", "5", "10", "25", "50", "100", "all")
-EPOCHS, SEEN, SCRATCH = 4, 640, 2
+EPOCHS, SEEN = 4, 640
 MOST_JUDGED = 500  # test photos, and training photos, by which a classifier is judged: the same for all
 BATCH = 16
-RATES = {  # a guess until part choose has ended, then what it found: tests/test_decision_map.py compares
-    "last_stage": 1e-3, "all_layers": 1e-3, "lp_ft": 3e-4, "scratch": 3e-3,
-}  # fmt: skip
-RATES_TRIED = {"last_stage": (3e-4, 1e-3), "all_layers": (3e-4, 1e-3), "lp_ft": (1e-4, 3e-4), "scratch": (1e-3, 3e-3)}
+RATES = {"last_stage": 3e-4, "all_layers": 3e-4, "lp_ft": 3e-4, "scratch": 3e-3, "head_gradient": 1e-2}  # what part choose found: a test compares
+TIMES = {"last_stage": 4, "all_layers": 1, "lp_ft": 1, "scratch": 2, "head_gradient": 4}  # epochs as a multiple of EPOCHS: likewise for the last stage
+RATES_TRIED = {"last_stage": (3e-4, 1e-3), "all_layers": (3e-4, 1e-3), "lp_ft": (1e-4, 3e-4), "scratch": (1e-3, 3e-3), "head_gradient": (1e-3, 1e-2)}
+TIMES_TRIED = {"last_stage": (1, 4), "all_layers": (1,), "lp_ft": (1,), "scratch": (2,), "head_gradient": (4,)}  # an epoch of the last stage costs a sixth
 CHOOSE_CELLS = (("faces", "2"), ("faces", "5"), ("flowers", "10"), ("flowers", "100"), ("solar_cells", "10"), ("solar_cells", "100"))
 FEW, MORE = ("2", "5", "10", "25", "50"), ("100", "all")
 THREE, TUNED = ("faces", "flowers", "solar_cells"), ("all_layers", "lp_ft")
@@ -90,13 +94,13 @@ PARTS = {  # data sets, methods, photos a class
     "textiles_all": (("textiles",), TUNED, ("all",)),
     "textiles_scratch": (("textiles",), ("scratch",), PHOTOS),
 }
-QUIET = [  # data set, method, photos a class, seed, epochs as a multiple of the recipe's
-    (name, method, "all", seed, 1)
+QUIET = [  # data set, method, photos a class, seed, and the multiple of EPOCHS where it is not the recipe's
+    (name, method, "all", seed, None)
     for seed in range(3) for name in ("flowers", "solar_cells")
     for method in ("feature_extraction", "last_stage", "all_layers", "lp_ft")
-] + [(name, "scratch", "all", 0, 4) for name in ("flowers", "solar_cells")]  # fmt: skip
+] + [(name, "scratch", "all", 0, 4 * TIMES["scratch"]) for name in ("flowers", "solar_cells")]  # fmt: skip
 # Processor seconds for a photo seen once in training, of 128 pixels: for --list, until lines of the same kind are there.
-GUESS = {"feature_extraction": 0.006, "last_stage": 0.008, "all_layers": 0.02, "lp_ft": 0.02, "scratch": 0.02}
+GUESS = {"feature_extraction": 0.006, "last_stage": 0.002, "all_layers": 0.02, "lp_ft": 0.02, "scratch": 0.02}
 
 
 # --- photos ---------------------------------------------------------------------------------------------------------------
@@ -127,8 +131,8 @@ def draw(pool, photos, seed):
     return pool if photos == "all" else pool.sample(per_class=int(photos), seed=seed)
 
 
-def epochs_of(n, method, times=1):
-    return times * (SCRATCH if method == "scratch" else 1) * max(EPOCHS, -(-SEEN // n))
+def epochs_of(n, method, times=None):
+    return (times or TIMES.get(method, 1)) * max(EPOCHS, -(-SEEN // n))
 
 
 def seeds_of(method, photos):
@@ -176,7 +180,7 @@ def _reset_peak():
     return True
 
 
-def train(name, method, learn, seed, *, rate=None, times=1, start=lambda: None, watch=None):
+def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: None, watch=None):
     """(classifier, facts of the training). `start` is called where its clock starts, `watch` after each epoch with its number and the
     classifier."""
     import keras
@@ -192,8 +196,11 @@ def train(name, method, learn, seed, *, rate=None, times=1, start=lambda: None, 
         began = time.process_time()
         start()
         if method == "feature_extraction":
-            head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, seed=seed)
+            head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, scale="one", seed=seed)
             classifier, trained = tl.build_classifier(backbone, learn.class_names, head=head), head.kernel.size + head.bias.size
+        elif method == "feature_views":
+            classifier = solar_cells.frozen(backbone, learn, tl.images.VARIANTS[symmetry], scale="one")
+            trained = classifier.get_layer("logits").count_params()
         elif method == "scratch":
             targets = np.eye(len(learn.class_names), dtype=np.float32)[learn.labels]
             classifier, trained, _ = from_scratch(
@@ -201,17 +208,20 @@ def train(name, method, learn, seed, *, rate=None, times=1, start=lambda: None, 
                 batch_size=min(BATCH, len(learn)), variants=tl.images.VARIANTS[symmetry], watch=watch,
             )  # fmt: skip
         else:
-            classifier = tl.build_classifier(backbone, learn.class_names)
+            head = None
+            if method == "lp_ft":  # as head_first does it, but with the scale of feature extraction
+                head = tl.train_head(tl.extract_features(learn, backbone), learn.labels, scale="one", seed=seed)
+            classifier = tl.build_classifier(backbone, learn.class_names, head=head)
             history = tl.fine_tune(
-                classifier, learn, unfreeze="last_stage" if method == "last_stage" else "all", epochs=epochs, validation=0,
-                learning_rate=rate, batch_size=BATCH, head_first=method == "lp_ft", augment=symmetry, seed=seed,
+                classifier, learn, unfreeze={"last_stage": "last_stage", "head_gradient": "head"}.get(method, "all"), epochs=epochs, validation=0,
+                learning_rate=rate, batch_size=BATCH, head_first=False, augment=symmetry, seed=seed,
                 progress=watch and (lambda history: watch(len(history.loss), classifier)),
             )  # fmt: skip
             trained = history.trained_parameters
         seconds = time.process_time() - began
         peak = _memory("VmHWM")
     mib = round(max(peak - before, 0)) if counted and peak is not None else ""
-    facts = {"epochs": 0 if method == "feature_extraction" else epochs, "trained_parameters": trained, "seconds": round(seconds, 2), "mib": mib}
+    facts = {"epochs": epochs if method in TIMES else 0, "trained_parameters": trained, "seconds": round(seconds, 2), "mib": mib}
     return classifier, facts
 
 
@@ -237,7 +247,7 @@ def line(name, method, photos, seed, *, flowers=None, limit=None):
     pool, test = photos_of(name, flowers)
     learn, test = draw(pool, photos, seed), test.subset(slice(limit))
     classifier, facts = train(name, method, learn, seed)
-    if method == "feature_extraction":  # features of the same photos serve many lines
+    if method in ("feature_extraction", *WHY_METHODS):  # features of the same photos serve many lines
         head, size = classifier.get_layer("logits").get_weights(), DATA[name][0]
         head = tl.Head(*head, strength=None)
         backbone = tl.load_backbone("efficientnet_lite0", image_size=size)
@@ -261,7 +271,7 @@ def line(name, method, photos, seed, *, flowers=None, limit=None):
 def choose(flowers):
     """Each learning rate of RATES_TRIED, judged by three tenths of the training photos that nothing learned from."""
     rows = known(TRIED)
-    done = {(row["dataset"], row["method"], row["photos"], row["learning_rate"]) for row in rows}
+    done = {(row["dataset"], row["method"], row["photos"], row["learning_rate"], int(row["times"])) for row in rows}
     for name, photos in CHOOSE_CELLS:
         pool, held = photos_of(name, flowers)[0].split(test_size=0.3, seed=1)
         held = held.subset(np.sort(np.random.default_rng(0).permutation(len(held))[:200]))
@@ -270,25 +280,25 @@ def choose(flowers):
         else:
             learn = draw(pool, photos, 0)
         for method, rates in RATES_TRIED.items():
-            for rate in rates:
-                if (name, method, photos, f"{rate:g}") in done:
+            for rate, times in itertools.product(rates, TIMES_TRIED[method]):
+                if (name, method, photos, f"{rate:g}", times) in done:
                     continue
-                accuracy, loss, _ = judged(train(name, method, learn, 0, rate=rate)[0], held)
-                found = (name, method, photos, f"{rate:g}", len(learn), len(held), accuracy, loss)
+                accuracy, loss, _ = judged(train(name, method, learn, 0, rate=rate, times=times)[0], held)
+                found = (name, method, photos, f"{rate:g}", times, len(learn), len(held), accuracy, loss)
                 add(TRIED, TRIED_COLUMNS, dict(zip(TRIED_COLUMNS, found, strict=True)))
                 print(*found, flush=True)
     print(chosen(known(TRIED)))
 
 
 def chosen(rows):
-    """method → the rate with the lowest log loss, averaged over the cells."""
+    """method → (the rate, the multiple of EPOCHS) with the lowest log loss, averaged over the cells."""
     best = {}
     for method in RATES_TRIED:
         losses = {}
         for row in rows:
             if row["method"] == method:
-                losses.setdefault(float(row["learning_rate"]), []).append(float(row["loss"]))
-        best[method] = min(losses, key=lambda rate: np.mean(losses[rate]))
+                losses.setdefault((float(row["learning_rate"]), int(row["times"])), []).append(float(row["loss"]))
+        best[method] = min(losses, key=lambda tried: np.mean(losses[tried]))
     return best
 
 
@@ -350,7 +360,23 @@ def quiet(flowers):
             print(name, method, photos, seed, rows[-1]["accuracy"], rows[-1]["seconds"], rows[-1]["wall"], flush=True)
 
 
-def curve(name, method, photos, seed, times=1, flowers=None, limit=None):
+def why(flowers):
+    """Where fine-tuning on few photos beats feature extraction: is it the layers that train, the turned and mirrored photos, which
+    feature extraction has not seen, or the way in which the last layer learns? Two controls, with the map's draws: "feature_views" is
+    feature extraction of each photo in all its views, "head_gradient" trains the last layer alone, from zeros, with the recipe of the
+    last stage."""
+    done = {identity(row) for row in known(WHY)}
+    for seed in range(3):
+        for name in DATA:
+            for photos in (each for each in cells(name, flowers) if each in (*FEW, "100")):
+                for method in WHY_METHODS:
+                    if (name, method, photos, seed) not in done:
+                        row = line(name, method, photos, seed, flowers=flowers)
+                        add(WHY, COLUMNS, row)
+                        print(name, method, photos, seed, row["accuracy"], row["loss"], row["train_accuracy"], flush=True)
+
+
+def curve(name, method, photos, seed, times=None, flowers=None, limit=None):
     """Lines of one learning curve."""
     pool, test = photos_of(name, flowers)
     learn, test, rows = draw(pool, photos, seed), test.subset(slice(limit)), []
@@ -383,8 +409,8 @@ def add(path, columns, *rows):
     from filelock import FileLock
 
     def place(row):
-        orders = [list(DATA).index(row["dataset"]), METHODS.index(row["method"]), PHOTOS.index(row["photos"])]
-        return (*orders, *(float(row[name]) for name in ("learning_rate", "seed", "epoch") if name in row))
+        orders = [list(DATA).index(row["dataset"]), (*METHODS, *WHY_METHODS).index(row["method"]), PHOTOS.index(row["photos"])]
+        return (*orders, *(float(row[name]) for name in ("learning_rate", "times", "seed", "epoch") if name in row))
 
     with FileLock(tl.cache_dir() / "decision_map.lock"):
         write(path, columns, sorted([*known(path), *rows], key=place))
@@ -463,9 +489,9 @@ def write_conditions(flowers):
     conditions = {
         "command": "python -m experiments.decision_map --part …", "date": date.today().isoformat(), "backbone": "efficientnet_lite0",
         "image_sizes": {name: size for name, (size, _) in DATA.items()}, "views": {name: views for name, (_, views) in DATA.items()},
-        "epochs": f"{EPOCHS}, at least {SEEN} photos seen; from scratch {SCRATCH} times as many", "batch_size": BATCH, "learning_rates": RATES,
+        "epochs": f"{EPOCHS}, at least {SEEN} photos seen", "times_as_many": TIMES, "batch_size": BATCH, "learning_rates": RATES,
         "flowers": f"a folder (--flowers), {sum(map(len, photos_of('flowers', flowers))):,} photos without copies" if flowers else "load_dataset('flowers')",
-        "cores": cores(), "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, no GPU",
+        "cores": cores(), "allocator": Path(os.environ.get("LD_PRELOAD") or "malloc").name, "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, no GPU",
         "versions": {name: version(name) for name in ("tlhelpers", "tensorflow", "keras", "ai-edge-litert", "scikit-learn", "numpy")},
     }  # fmt: skip
     RESULTS.with_suffix(".json").write_text(json.dumps(conditions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -481,13 +507,14 @@ def show(flowers):
         total += minutes
         print(f"{part:17} {len(lines) - len(todo):3} of {len(lines):3} lines there; the rest takes about {minutes:.0f} minutes")
     there = {identity(row) for row in known(CURVES)}
+    print(f"{'why':17} {len(known(WHY)):3} lines there")
     print(f"{'quiet':17} {len(there):3} of {len(QUIET):3} curves there\n{'choose':17} {len(known(TRIED))} lines there")
     print(f"about {total:.0f} minutes on {cores()} cores, without quiet")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=[*PARTS, "choose", "distance", "quiet"])
+    parser.add_argument("--part", choices=[*PARTS, "choose", "distance", "quiet", "why"])
     parser.add_argument("--cell", help="one cell of the part: DATA/METHOD/PHOTOS, such as flowers/all_layers/10")
     parser.add_argument("--again", action="store_true", help="with --cell: run what is there once more, and compare; nothing is written")
     parser.add_argument("--flowers", help="folder with flower photos; without, load_dataset('flowers'), which downloads them")
@@ -506,7 +533,7 @@ def main():
         run(args.part, args.flowers, cell)
         write_conditions(args.flowers)
     else:
-        {"choose": choose, "distance": distances, "quiet": quiet}[args.part](args.flowers)
+        {"choose": choose, "distance": distances, "quiet": quiet, "why": why}[args.part](args.flowers)
 
 
 if __name__ == "__main__":

@@ -72,17 +72,18 @@ def soft_labels(dataset):
     return np.stack([1 - defect, defect], axis=1).astype(np.float32)
 
 
-def frozen(backbone, train, learn_views):
-    """Feature extraction: a head on the features of each photo, or of its eight views.
+def frozen(backbone, train, learn_views, scale="each"):
+    """Feature extraction: a head on the features of each photo, or of its views: so many, or those that are named.
 
     The strength is chosen with one view of each photo (with eight, a photo would stand on both sides of a fold), and shared
     by the views, as scikit-learn's C belongs to one row.
     """
-    features = [tl.extract_features(train, backbone, variant=variant) for variant in range(learn_views)]
-    head = tl.train_head(features[0], train.labels)
-    if learn_views > 1:
-        labels = np.tile(train.labels, learn_views)
-        head = tl.train_head(np.concatenate(features), labels, strength=head.strength / learn_views)
+    views = range(learn_views) if isinstance(learn_views, int) else learn_views
+    features = [tl.extract_features(train, backbone, variant=variant) for variant in views]
+    head = tl.train_head(features[0], train.labels, scale=scale)
+    if len(views) > 1:
+        labels = np.tile(train.labels, len(views))
+        head = tl.train_head(np.concatenate(features), labels, scale=scale, strength=head.strength / len(views))
     return tl.build_classifier(backbone, train.class_names, head=head)
 
 

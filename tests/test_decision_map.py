@@ -52,7 +52,7 @@ def test_no_photo_is_drawn_that_tests_and_no_copy_stands_on_both_sides(name):
 
 def test_the_same_number_of_photos_is_seen_whatever_their_number_until_epochs_decide():
     assert [decision_map.epochs_of(n, "all_layers") for n in (4, 10, 160, 161, 2000)] == [160, 64, 4, 4, 4]
-    assert decision_map.epochs_of(4, "scratch") == 320 and decision_map.epochs_of(2000, "scratch", 4) == 32
+    assert decision_map.epochs_of(4, "scratch") == 320 and decision_map.epochs_of(2000, "scratch", 8) == 32
 
 
 def test_seeds_are_five_where_lines_are_cheap_and_three_where_they_are_dear():
@@ -104,13 +104,15 @@ def test_the_interval_adds_what_draws_and_what_test_photos_leave_open():
 
 def test_choose_takes_the_lowest_mean_loss():
     rows = [
-        {"method": method, "learning_rate": f"{rate:g}", "loss": str(loss)}
+        {"method": method, "learning_rate": f"{rate:g}", "times": "2", "loss": str(loss)}
         for method, rates in decision_map.RATES_TRIED.items() for rate, losses in zip(rates, ((1, 3), (2.5, 1))) for loss in losses
     ]  # fmt: skip
-    assert decision_map.chosen(rows) == {method: rates[1] for method, rates in decision_map.RATES_TRIED.items()}
+    assert decision_map.chosen(rows) == {method: (rates[1], 2) for method, rates in decision_map.RATES_TRIED.items()}
+    rows += [row | {"times": "4", "loss": "1.7"} for row in rows]
+    assert decision_map.chosen(rows)["scratch"] == (1e-3, 4)  # the first of two that are level
 
 
-@pytest.mark.parametrize("method", decision_map.METHODS)
+@pytest.mark.parametrize("method", (*decision_map.METHODS, *decision_map.WHY_METHODS))
 def test_a_line_comes_out_again_and_says_what_the_classifier_does(small, method):
     first, second = (decision_map.line("faces", method, "2", 0, limit=40) for _ in range(2))
     assert list(first) == list(decision_map.COLUMNS)
@@ -120,8 +122,9 @@ def test_a_line_comes_out_again_and_says_what_the_classifier_does(small, method)
     assert {column: first[column] for column in same} == {column: second[column] for column in same}
     assert (first["n_train"], first["n_test"]) == (80, 40) and first["seconds"] > 0 and first["mib"] >= 0
     parameters = {"feature_extraction": 51240, "last_stage": 1068840, "scratch": 3422248, "all_layers": 3422248, "lp_ft": 3422248}
+    parameters |= dict.fromkeys(decision_map.WHY_METHODS, 51240)
     assert first["trained_parameters"] == parameters[method]
-    assert first["epochs"] == {"feature_extraction": 0, "scratch": 4}.get(method, 2)
+    assert first["epochs"] == {"all_layers": 2, "lp_ft": 2, "scratch": 4, "last_stage": 8, "head_gradient": 8}.get(method, 0)
 
 
 def test_what_was_judged_is_accuracy_and_mean_log_loss():
@@ -201,6 +204,18 @@ def test_from_scratch_learns_with_batch_statistics_that_move():
 stored = pytest.mark.skipif(not decision_map.RESULTS.exists(), reason="no results yet")
 
 
+@pytest.mark.skipif(not decision_map.WHY.exists(), reason="no results yet")
+def test_controls_learned_from_the_draws_of_the_map():
+    rows, those = rows_of(decision_map.WHY), {(row["dataset"], row["photos"]): row for row in rows_of(decision_map.RESULTS)}
+    assert list(rows[0]) == list(decision_map.COLUMNS) and len({decision_map.identity(row) for row in rows}) == len(rows)
+    for row in rows:
+        assert row["method"] in decision_map.WHY_METHODS and int(row["seed"]) < 3
+        other = those[row["dataset"], row["photos"]]
+        assert (row["n_train"], row["n_test"]) == (other["n_train"], other["n_test"])
+        right = decision_map.bits(row["right"], int(row["n_test"]))
+        assert right.mean() == pytest.approx(float(row["accuracy"]), abs=1e-5)
+
+
 @stored
 def test_stored_lines_are_lines_of_the_map_and_hold_what_they_must():
     rows = rows_of(decision_map.RESULTS)
@@ -213,13 +228,17 @@ def test_stored_lines_are_lines_of_the_map_and_hold_what_they_must():
         assert len(right) == int(row["n_test"]) and right.mean() == pytest.approx(float(row["accuracy"]), abs=1e-5)
         assert int(row["epochs"]) == (0 if row["method"] == "feature_extraction" else decision_map.epochs_of(int(row["n_train"]), row["method"]))
     conditions = json.loads(decision_map.RESULTS.with_suffix(".json").read_text(encoding="utf-8"))
-    assert conditions["learning_rates"] == decision_map.RATES and conditions["batch_size"] == decision_map.BATCH
+    assert (conditions["learning_rates"], conditions["times_as_many"]) == (decision_map.RATES, decision_map.TIMES)
+    assert conditions["batch_size"] == decision_map.BATCH
 
 
-WANTED = len(decision_map.CHOOSE_CELLS) * sum(map(len, decision_map.RATES_TRIED.values()))
+WANTED = len(decision_map.CHOOSE_CELLS) * sum(
+    len(rates) * len(decision_map.TIMES_TRIED[method]) for method, rates in decision_map.RATES_TRIED.items()
+)
 
 
 @pytest.mark.skipif(len(decision_map.known(decision_map.TRIED)) < WANTED, reason="part choose has not ended")
-def test_learning_rates_are_those_that_choose_found():
+def test_learning_rates_and_epochs_are_those_that_choose_found():
     rows = rows_of(decision_map.TRIED)
-    assert len(rows) == WANTED and decision_map.chosen(rows) == decision_map.RATES
+    assert len(rows) == WANTED
+    assert decision_map.chosen(rows) == {method: (rate, decision_map.TIMES[method]) for method, rate in decision_map.RATES.items()}

@@ -58,6 +58,33 @@ def test_a_head_is_the_logistic_regression_of_scikit_learn(request, data, streng
     assert np.array_equal(head.predict(features), wanted.argmax(axis=1))
 
 
+@pytest.mark.parametrize("data", ["two", "three"])
+def test_with_one_scale_all_features_are_divided_by_the_root_of_their_mean_variance(request, data):
+    features, labels = request.getfixturevalue(data)
+    features = features.astype(np.float64)
+    one = np.sqrt(features.var(axis=0).mean())
+    wanted = LogisticRegression(C=0.01, max_iter=10_000, tol=1e-10).fit((features - features.mean(axis=0)) / one, labels)
+    head = tl.train_head(features, labels, strength=0.01, scale="one")
+    assert np.abs(head.predict_proba(features) - wanted.predict_proba((features - features.mean(axis=0)) / one)).max() < 1e-4
+    assert np.abs(head.kernel * one - kernel_of(wanted)).max() < 1e-4
+    # features in other units: "each" does not mind, "one" does
+    other = features * np.where(np.arange(features.shape[1]) % 2, 100, 1)
+    each = [tl.train_head(these, labels, strength=0.01).predict_proba(these) for these in (features, other)]
+    assert np.abs(each[0] - each[1]).max() < 1e-3
+    assert np.abs(tl.train_head(other, labels, strength=0.01, scale="one").predict_proba(other) - wanted.predict_proba(
+        (features - features.mean(axis=0)) / one)).max() > 0.01  # fmt: skip
+
+
+def test_bad_scales_and_features_that_never_change(two):
+    features, labels = two
+    with pytest.raises(ValueError, match="no scale 'all'.*'each', 'one'"):
+        tl.train_head(features, labels, scale="all")
+    with pytest.raises(ValueError, match="nearest_mean"):
+        tl.train_head(features, labels, method="nearest_mean", scale="one")
+    head = tl.train_head(np.ones((4, 3)), np.array([0, 1, 0, 1]), scale="one", strength=1.0)
+    assert np.isfinite(head.kernel).all() and np.allclose(head.predict_proba(np.ones((1, 3))), 0.5)
+
+
 def kernel_of(model):
     """scikit-learn's coefficients, (channels, k): for two classes it keeps one column, ours are ± half of it."""
     return model.coef_.T if len(model.classes_) > 2 else np.hstack([-model.coef_.T, model.coef_.T]) / 2

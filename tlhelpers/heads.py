@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ["Head", "train_head"]
 
 METHODS = ("logistic_regression", "nearest_mean", "keras")
+SCALES = ("each", "one")
 # Tried by cross-validation, from strong to weak regularisation (scikit-learn's C).
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 # Used where there are too few photos to try: with two photos a class, nothing can be held back to choose by.
@@ -75,13 +76,13 @@ class Head:
 
 def train_head(
     features: np.ndarray, labels: Sequence[int] | np.ndarray, *, method: str = "logistic_regression",
-    strength: float | None = None, seed: int = 0,
+    strength: float | None = None, scale: str = "each", seed: int = 0,
 ) -> Head:  # fmt: skip
     """Fit a linear classifier on features: the only part of feature extraction that learns.
 
     "logistic_regression" minimises the mean of −log(probability of the right class), plus a price on large weights.
-    Each feature is first centred and scaled to a standard deviation of 1 over these photos; that scaling is folded into
-    the returned kernel, so the head takes features as they are.
+    Each feature is first centred and scaled to a standard deviation of 1 over these photos, or with `scale` all by one
+    number; that scaling is folded into the returned kernel, so the head takes features as they are.
 
     "keras" minimises the same sum with a softmax layer of Keras and Adam: 300 steps of up to 512 photos, with a
     learning rate that falls from 0.8 / √channels to 0 along a cosine, and no early stopping. It is what you would train
@@ -105,14 +106,17 @@ def train_head(
             kernel has one column in scikit-learn. None chooses it by cross-validation within these photos (three folds,
             lowest log loss of logistic regression); where a class has fewer than three photos it is 0.01.
             "nearest_mean" has no use for it.
+        scale: "each" divides each feature by its own standard deviation; "one" divides all by one number, the root of their
+            mean variance. With fewer than ten photos a class "one" is mostly better: so few photos say little about the
+            spread of a single feature. "nearest_mean" has no use for it.
         seed: decides the folds, and for "keras" the order of the photos.
 
     Returns:
         `Head`.
 
     Raises:
-        ValueError: there is no such method, `strength` is not above 0 or the method has no use for it, shapes do not fit, a
-            label is missing, or a feature is not a finite number.
+        ValueError: there is no such method or scale, `strength` is not above 0 or the method has no use for it, shapes do
+            not fit, a label is missing, or a feature is not a finite number.
 
     Source: multinomial logistic regression as scikit-learn's `LogisticRegression` defines it. Judging frozen features
     by a linear classifier: Razavian et al. 2014, Kornblith et al. 2019. Nearest class mean: Mensink et al. 2013; as a
@@ -126,10 +130,14 @@ def train_head(
         >>> head.predict([[0.1, 0.2], [0.9, 0.8]])
         array([0, 1])
 
-    Explained in notebooks/03_feature_extraction.ipynb; nearest mean in notebooks/05_few_shots.ipynb.
+    Explained in notebooks/03_feature_extraction.ipynb; nearest mean, and one scale, in notebooks/05_few_shots.ipynb.
     """
     if method not in METHODS:
         raise ValueError(f"there is no method {method!r}; there are {', '.join(map(repr, METHODS))}")
+    if scale not in SCALES:
+        raise ValueError(f"there is no scale {scale!r}; there are {', '.join(map(repr, SCALES))}")
+    if scale != "each" and method == "nearest_mean":
+        raise ValueError("scale is for heads that scale features, and 'nearest_mean' does not: leave it out")
     if strength is not None and method == "nearest_mean":
         raise ValueError("strength is a price on large weights, and 'nearest_mean' fits none: leave it out")
     if strength is not None and not 0 < strength < np.inf:
@@ -141,6 +149,8 @@ def train_head(
         return Head(kernel, bias, None, method)
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    if scale == "one":
+        deviation[:] = np.sqrt(np.mean(deviation**2))
     deviation[deviation == 0] = 1.0  # a feature that never changes carries nothing; do not divide by zero
     if strength is None and few:
         strength = FIXED_STRENGTH
