@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from statistics import median
 
 import common
@@ -55,7 +56,7 @@ def one(args):
     tl.fine_tune(
         classifier, train, unfreeze="all", head_first=False, epochs=args.epochs + 1, validation=0, augment="none", seed=0, progress=watch
     )
-    spent = [[b - a for a, b in zip(one, two, strict=True)][:3] for one, two in zip(clocks, clocks[1:])]
+    spent = [[b - a for a, b in zip(one, two, strict=True)][:3] for one, two in pairwise(clocks)]
     print(json.dumps([median(each) for each in zip(*spent)] + [clocks[-1][3]]))
 
 
