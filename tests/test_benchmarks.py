@@ -98,16 +98,6 @@ def test_an_audit_and_what_it_found(tmp_path):
     assert found["bars"][0]["at_most"] == 60 and found["bars"][0]["value"] == np.median(found["seconds"]["audit"])
 
 
-def test_another_way_to_hand_out_memory_changes_no_number(tmp_path):
-    found = run("allocator", "--photos", "8", "--epochs", "1", out=str(tmp_path / "out.json"))
-    results = found["results"]
-    assert {"as it is", "settings of the C library"} <= set(results) and set(results) | set(found["missing"]) >= {"tcmalloc"}
-    assert len({round(loss, 4) for row in results.values() for loss in row["loss"]}) == 1
-    for row in results.values():
-        assert row["ratio"]["rounds"] == [usual / its for usual, its in zip(results["as it is"]["wall"], row["wall"])]
-        assert min(row["program"]) > 0 and min(row["system"]) >= 0
-
-
 def test_what_is_promised_of_cost(modules_of_benchmarks):
     import cost
 
