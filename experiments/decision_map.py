@@ -491,7 +491,7 @@ def write_conditions(flowers):
         "image_sizes": {name: size for name, (size, _) in DATA.items()}, "views": {name: views for name, (_, views) in DATA.items()},
         "epochs": f"{EPOCHS}, at least {SEEN} photos seen", "times_as_many": TIMES, "batch_size": BATCH, "learning_rates": RATES,
         "flowers": f"a folder (--flowers), {sum(map(len, photos_of('flowers', flowers))):,} photos without copies" if flowers else "load_dataset('flowers')",
-        "cores": cores(), "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, no GPU",
+        "cores": cores(), "allocator": Path(os.environ.get("LD_PRELOAD") or "malloc").name, "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, no GPU",
         "versions": {name: version(name) for name in ("tlhelpers", "tensorflow", "keras", "ai-edge-litert", "scikit-learn", "numpy")},
     }  # fmt: skip
     RESULTS.with_suffix(".json").write_text(json.dumps(conditions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
