@@ -2,8 +2,8 @@
 
     python -m experiments.scale --flowers FOLDER
 
-The data, sizes and draws of `decision_map`, training photos only: three tenths of them, which nothing learns from, judge. Eight draws
-(one with all photos). `tl.train_head` chooses the strength each time. "between" divides a feature by the root of a mean of its own
+The data and image sizes of `decision_map`, training photos only: three tenths of them, which nothing learns from, judge. Eight draws from
+the others (one with all photos). `tl.train_head` chooses the strength each time. "between" divides a feature by the root of a mean of its own
 variance and the mean variance of all features, in which the second counts as much as eight photos of each class. One line of
 results/scale.csv is one head. Two minutes on two cores, without the features.
 
@@ -30,12 +30,6 @@ def between(features, classes):
     return np.sqrt((n * variance + prior * variance.mean()) / (n + prior))
 
 
-def judged(head, features, labels):
-    chance = head.predict_proba(features)
-    own = chance[np.arange(len(labels)), labels]
-    return round(float((chance.argmax(axis=1) == labels).mean()), 5), round(float(-np.log(own + 1e-7).mean()), 5)
-
-
 def lines(name, flowers):
     pool, held = decision_map.photos_of(name, flowers)[0].split(test_size=0.3, seed=1)
     held = held.subset(np.sort(np.random.default_rng(0).permutation(len(held))[:400]))
@@ -51,7 +45,7 @@ def lines(name, flowers):
             middle = between(x, classes)
             for scale, divided, how in (("each", 1, "each"), ("one", 1, "one"), ("between", middle, "one")):
                 head = tl.train_head(x / divided, learn.labels, scale=how, seed=seed)
-                found = judged(head, others / divided, held.labels)
+                found = decision_map.measures(head.predict_proba(others / divided), held)[:2]
                 yield dict(zip(COLUMNS, (name, photos or "all", seed, scale, len(learn), len(held), head.strength, *found), strict=True))
 
 
