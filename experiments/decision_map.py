@@ -71,7 +71,9 @@ DATA = {  # pixels, and what leaves a photo's class alone
 }  # fmt: skip
 COPIES = ("flowers", "faces")  # have photos twice
 METHODS = ("scratch", "feature_extraction", "last_stage", "all_layers", "lp_ft")
-WHY_METHODS = ("feature_views", "head_gradient")
+WHY_METHODS = ("feature_views", "head_gradient", "all_longer")
+FROZEN = ("feature_extraction", "feature_views", "head_gradient")  # their features are those of the backbone
+LONGER, LONGER_CELLS = 4, (("solar_cells", "25"), ("solar_cells", "100"), ("textiles", "10"), ("textiles", "50"))
 PHOTOS = ("2", "5", "10", "25", "50", "100", "all")
 EPOCHS, SEEN = 4, 640
 MOST_JUDGED = 500  # test photos, and training photos, by which a classifier is judged: the same for all
@@ -185,6 +187,8 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
     classifier."""
     import keras
 
+    if method == "all_longer":
+        return train(name, "all_layers", learn, seed, rate=rate, times=times or LONGER, start=start, watch=watch)
     size, symmetry = DATA[name]
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -247,7 +251,7 @@ def line(name, method, photos, seed, *, flowers=None, limit=None):
     pool, test = photos_of(name, flowers)
     learn, test = draw(pool, photos, seed), test.subset(slice(limit))
     classifier, facts = train(name, method, learn, seed)
-    if method in ("feature_extraction", *WHY_METHODS):  # features of the same photos serve many lines
+    if method in FROZEN:  # features of the same photos serve many lines
         head, size = classifier.get_layer("logits").get_weights(), DATA[name][0]
         head = tl.Head(*head, strength=None)
         backbone = tl.load_backbone("efficientnet_lite0", image_size=size)
@@ -361,19 +365,18 @@ def quiet(flowers):
 
 
 def why(flowers):
-    """Where fine-tuning on few photos beats feature extraction: is it the layers that train, the turned and mirrored photos, which
-    feature extraction has not seen, or the way in which the last layer learns? Two controls, with the map's draws: "feature_views" is
-    feature extraction of each photo in all its views, "head_gradient" trains the last layer alone, from zeros, with the recipe of the
-    last stage."""
+    """Controls, with the map's draws. Where fine-tuning on few photos beats feature extraction: is it the layers that train, the turned
+    and mirrored photos, which feature extraction has not seen, or the way in which the last layer learns? "feature_views" is feature
+    extraction of each photo in all its views, "head_gradient" trains the last layer alone, from zeros, with the recipe of the last stage.
+    And where it does not: has it only stopped too early? "all_longer" is all layers with LONGER times the epochs, in LONGER_CELLS."""
     done = {identity(row) for row in known(WHY)}
-    for seed in range(3):
-        for name in DATA:
-            for photos in (each for each in cells(name, flowers) if each in (*FEW, "100")):
-                for method in WHY_METHODS:
-                    if (name, method, photos, seed) not in done:
-                        row = line(name, method, photos, seed, flowers=flowers)
-                        add(WHY, COLUMNS, row)
-                        print(name, method, photos, seed, row["accuracy"], row["loss"], row["train_accuracy"], flush=True)
+    few = [(name, photos) for name in DATA for photos in cells(name, flowers) if photos in (*FEW, "100")]
+    for method, seed in itertools.product(WHY_METHODS, range(3)):
+        for name, photos in LONGER_CELLS if method == "all_longer" else few:
+            if (name, method, photos, seed) not in done:
+                row = line(name, method, photos, seed, flowers=flowers)
+                add(WHY, COLUMNS, row)
+                print(name, method, photos, seed, row["accuracy"], row["loss"], row["train_accuracy"], flush=True)
 
 
 def curve(name, method, photos, seed, times=None, flowers=None, limit=None):

@@ -117,14 +117,14 @@ def test_a_line_comes_out_again_and_says_what_the_classifier_does(small, method)
     first, second = (decision_map.line("faces", method, "2", 0, limit=40) for _ in range(2))
     assert list(first) == list(decision_map.COLUMNS)
     same = [column for column in decision_map.COLUMNS if column not in ("seconds", "mib")]
-    if method in ("scratch", "all_layers", "lp_ft"):  # sums of several threads: not to the last bit
+    if method in ("scratch", "all_layers", "lp_ft", "all_longer"):  # sums of several threads: not to the last bit
         same = [column for column in same if "loss" not in column and "accuracy" not in column and column != "right"]
     assert {column: first[column] for column in same} == {column: second[column] for column in same}
     assert (first["n_train"], first["n_test"]) == (80, 40) and first["seconds"] > 0 and first["mib"] >= 0
     parameters = {"feature_extraction": 51240, "last_stage": 1068840, "scratch": 3422248, "all_layers": 3422248, "lp_ft": 3422248}
-    parameters |= dict.fromkeys(decision_map.WHY_METHODS, 51240)
+    parameters |= {"feature_views": 51240, "head_gradient": 51240, "all_longer": 3422248}
     assert first["trained_parameters"] == parameters[method]
-    assert first["epochs"] == {"all_layers": 2, "lp_ft": 2, "scratch": 4, "last_stage": 8, "head_gradient": 8}.get(method, 0)
+    assert first["epochs"] == {"all_layers": 2, "lp_ft": 2, "scratch": 4, "last_stage": 8, "head_gradient": 8, "all_longer": 8}.get(method, 0)
 
 
 def test_what_was_judged_is_accuracy_and_mean_log_loss():
