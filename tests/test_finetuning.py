@@ -191,7 +191,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
     import tensorflow as tf
 
     from tlhelpers.backbones import _load_keras_backbone
-    from tlhelpers.finetuning import _Part
+    from tlhelpers.parts import Part
 
     size, rng = 96, np.random.default_rng(0)
     if name == "efficientnet_lite0":
@@ -207,7 +207,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     logits = classifier.get_layer("logits")
     logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
-    part = _Part(classifier, "all")
+    part = Part(classifier, "all")
     photos = tf.constant(rng.uniform(0, 255, (2, size, size, 3)))
 
     def outputs_and_gradients():
@@ -235,7 +235,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
 def test_a_convolution_whose_output_is_used_elsewhere_as_well_stays_alone():
     import keras
 
-    from tlhelpers.finetuning import _pairs
+    from tlhelpers.parts import _pairs
 
     photo = keras.Input((8, 8, 3))
     alone, shared, to_model = (keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name=name) for name in ("alone", "shared", "to_model"))
@@ -269,9 +269,10 @@ def test_each_photo_comes_in_all_its_variants_before_one_comes_again(backbone, p
             return photo
 
     watched = Watched(people.name, people.files, people.labels, people.class_names, people.card)
-    from tlhelpers.finetuning import _Part, _Source
+    from tlhelpers.finetuning import _Source
+    from tlhelpers.parts import Part
 
-    source = _Source(_Part(new(backbone, people), "all"), watched, VARIANTS["turns_and_flips"], 9, True, seed=3)
+    source = _Source(Part(new(backbone, people), "all"), watched, VARIANTS["turns_and_flips"], 9, True, seed=3)
     for epoch in range(9):
         inputs, good = source.read(np.arange(40), epoch)
         assert good.all() and inputs.dtype == np.uint8
@@ -460,6 +461,16 @@ def test_wrong_classes_and_wrong_models_are_told(backbone, people):
     one = people.subset(people.labels == 1)
     with pytest.raises(ValueError, match="no training photo of person 01, person 03, person 04"):
         tl.fine_tune(new(backbone, people), one, validation=0)
+
+
+def test_without_resume_no_state_is_kept(backbone, people):
+    folder, kept = tl.cache_dir() / "fine_tuning", {}
+    for resume in (True, False):
+        tl.fine_tune(
+            new(backbone, people), people, unfreeze="head", epochs=2, validation=0, resume=resume,
+            progress=lambda history: kept.setdefault(resume, []).append(len(list(folder.glob("*")))),
+        )  # fmt: skip
+    assert kept == {True: [1, 1], False: [0, 0]}
 
 
 def test_a_loss_that_is_no_number_stops_at_once_with_the_best_weights(backbone, people):
