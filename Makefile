@@ -54,8 +54,8 @@ $(WEB): book/web/package.json book/web/package-lock.json
 # Every test run begins with an empty cache, which its notebooks share.
 test: $(STAMP)
 	rm -rf _build/test-cache
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
-	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
+	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

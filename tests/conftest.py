@@ -26,6 +26,19 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
+# Files that take longest come first, so that no worker is left with one of them at the end. (test_audit before test_cli, whose command
+# makes TensorFlow deterministic for the rest of its process.)
+_LONGEST = (
+    "browser", "finetuning", "audit", "cli", "guards", "decision_map", "store", "engine", "hostile", "audit_book", "benchmarks", "assignments",
+    "keras_backbones", "heads",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope="session")
 def lite0():
     """EfficientNet-Lite0 at the size it was trained for, 224 pixels."""

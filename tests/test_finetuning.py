@@ -41,6 +41,12 @@ def new(backbone, people):
     return tl.build_classifier(backbone, people.class_names)
 
 
+@pytest.fixture(scope="module")
+def untouched(backbone, people):
+    """For calls that must change nothing, which each of them proves."""
+    return new(backbone, people)
+
+
 def weights_of(model):
     return {weight.path: weight.numpy().copy() for weight in model.weights}
 
@@ -87,14 +93,15 @@ def test_just_the_part_asked_for_trains_and_batch_norm_keeps_its_statistics(unfr
     assert [layer.trainable for layer in classifier.layers] == flags
     # the file as well
     tl.save_classifier(classifier, tmp_path / "model.keras")
+    photos = people.subset(slice(4)).images(SIZE).astype(np.float32)
+    said = np.asarray(classifier(photos, training=False))
     for name, loaded in (("tlhelpers", tl.load_classifier(tmp_path / "model.keras")), ("keras", keras.models.load_model(tmp_path / "model.keras"))):
         statistics = {path for path in before if path.endswith(("moving_mean", "moving_variance"))}
         now = weights_of(loaded)
         assert len(statistics) == 2 * 49, name
         for path in statistics:
             assert np.array_equal(now[path], before[path]), (name, path)
-        photos = people.subset(slice(4)).images(SIZE).astype(np.float32)
-        assert np.array_equal(loaded.predict(photos, verbose=0), classifier.predict(photos, verbose=0)), name
+        assert np.array_equal(np.asarray(loaded(photos, training=False)), said), name
 
 
 def test_the_backbone_it_was_built_on_stays_as_it_was(backbone, people):
@@ -184,7 +191,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
     import tensorflow as tf
 
     from tlhelpers.backbones import _load_keras_backbone
-    from tlhelpers.finetuning import _Part
+    from tlhelpers.parts import Part
 
     size, rng = 96, np.random.default_rng(0)
     if name == "efficientnet_lite0":
@@ -200,7 +207,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     logits = classifier.get_layer("logits")
     logits.set_weights([rng.normal(size=weight.shape) for weight in logits.get_weights()])
-    part = _Part(classifier, "all")
+    part = Part(classifier, "all")
     photos = tf.constant(rng.uniform(0, 255, (2, size, size, 3)))
 
     def outputs_and_gradients():
@@ -228,7 +235,7 @@ def test_a_convolution_that_takes_in_its_batch_norm_has_the_same_outputs_and_gra
 def test_a_convolution_whose_output_is_used_elsewhere_as_well_stays_alone():
     import keras
 
-    from tlhelpers.finetuning import _pairs
+    from tlhelpers.parts import _pairs
 
     photo = keras.Input((8, 8, 3))
     alone, shared, to_model = (keras.layers.Conv2D(3, 3, padding="same", use_bias=False, name=name) for name in ("alone", "shared", "to_model"))
@@ -262,9 +269,10 @@ def test_each_photo_comes_in_all_its_variants_before_one_comes_again(backbone, p
             return photo
 
     watched = Watched(people.name, people.files, people.labels, people.class_names, people.card)
-    from tlhelpers.finetuning import _Part, _Source
+    from tlhelpers.finetuning import _Source
+    from tlhelpers.parts import Part
 
-    source = _Source(_Part(new(backbone, people), "all"), watched, VARIANTS["turns_and_flips"], 9, True, seed=3)
+    source = _Source(Part(new(backbone, people), "all"), watched, VARIANTS["turns_and_flips"], 9, True, seed=3)
     for epoch in range(9):
         inputs, good = source.read(np.arange(40), epoch)
         assert good.all() and inputs.dtype == np.uint8
@@ -431,12 +439,11 @@ def test_progress_is_told_after_each_epoch(backbone, people, capsys):
         ({"class_weights": [1, 1, 1, -1]}, "class_weights must be 'balanced' or 4 numbers"),
     ],
 )
-def test_a_wrong_argument_is_told_in_a_sentence_and_nothing_changes(options, message, backbone, people):
-    classifier = new(backbone, people)
-    before = weights_of(classifier)
+def test_a_wrong_argument_is_told_in_a_sentence_and_nothing_changes(options, message, untouched, people):
+    before = weights_of(untouched)
     with pytest.raises(ValueError, match=message):
-        tl.fine_tune(classifier, people, **options)
-    assert not changed(before, classifier)
+        tl.fine_tune(untouched, people, **options)
+    assert not changed(before, untouched)
 
 
 def test_wrong_classes_and_wrong_models_are_told(backbone, people):
@@ -454,6 +461,16 @@ def test_wrong_classes_and_wrong_models_are_told(backbone, people):
     one = people.subset(people.labels == 1)
     with pytest.raises(ValueError, match="no training photo of person 01, person 03, person 04"):
         tl.fine_tune(new(backbone, people), one, validation=0)
+
+
+def test_without_resume_no_state_is_kept(backbone, people):
+    folder, kept = tl.cache_dir() / "fine_tuning", {}
+    for resume in (True, False):
+        tl.fine_tune(
+            new(backbone, people), people, unfreeze="head", epochs=2, validation=0, resume=resume,
+            progress=lambda history: kept.setdefault(resume, []).append(len(list(folder.glob("*")))),
+        )  # fmt: skip
+    assert kept == {True: [1, 1], False: [0, 0]}
 
 
 def test_a_loss_that_is_no_number_stops_at_once_with_the_best_weights(backbone, people):
@@ -505,7 +522,9 @@ def test_a_bad_photo_that_is_alone_in_its_variant_is_left_out(backbone, cells, t
     files[2] = tmp_path / "bad.png"
     files[2].write_bytes(b"no photo")
     broken = type(few)("broken", tuple(files), few.labels, few.class_names, few.card)
-    for seed in range(5):
+    for seed, alone in ((0, True), (1, False)):
+        variants = np.random.default_rng([seed, 1]).permuted(np.tile(np.arange(8), (8, 1)), axis=1)[:, 0]
+        assert (np.sum(variants == variants[2]) == 1) == alone  # as fine_tune draws them for the first epoch
         with pytest.warns(UserWarning, match="1 of 8 photos"):
             history = tl.fine_tune(new(backbone, few), broken, epochs=1, validation=0, seed=seed)
         assert history.computed_once and np.isfinite(history.loss).all()

@@ -17,7 +17,7 @@ from tlhelpers import plots
 
 MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
-    "heads", "finetuning", "classifiers", "evaluation",
+    "heads", "parts", "finetuning", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets", "probes", "audit", "cli",
 )
 FOLDER = Path(tl.__file__).parent

@@ -49,7 +49,7 @@ _HOME = {
 }
 _MODULES = (
     "images", "folders", "downloads", "datasets", "duplicates", "backbones", "engine", "store", "features",
-    "heads", "finetuning", "classifiers", "evaluation",
+    "heads", "parts", "finetuning", "classifiers", "evaluation",
     "claims", "exercises", "plots", "widgets", "probes", "audit",
 )
 
