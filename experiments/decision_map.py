@@ -149,16 +149,13 @@ def seeds_of(method, photos):
 
 
 class _Empty:
-    """For a while the cache folder is an empty one, so that nothing is found there which should be paid for; and the state is not
-    kept after each epoch, which would cost more than an epoch of four photos."""
+    """For a while the cache folder is an empty one, so that nothing is found there which should be paid for."""
 
     def __enter__(self):
         self.folder, self.before = tempfile.TemporaryDirectory(), os.environ.get("TLHELPERS_CACHE")
         os.environ["TLHELPERS_CACHE"] = self.folder.name
-        self.write, tl.finetuning._Checkpoint.write = tl.finetuning._Checkpoint.write, lambda checkpoint, run: None
 
     def __exit__(self, *error):
-        tl.finetuning._Checkpoint.write = self.write
         os.environ.pop("TLHELPERS_CACHE")
         if self.before is not None:
             os.environ["TLHELPERS_CACHE"] = self.before
@@ -218,7 +215,7 @@ def train(name, method, learn, seed, *, rate=None, times=None, start=lambda: Non
             classifier = tl.build_classifier(backbone, learn.class_names, head=head)
             history = tl.fine_tune(
                 classifier, learn, unfreeze={"last_stage": "last_stage", "head_gradient": "head"}.get(method, "all"), epochs=epochs, validation=0,
-                learning_rate=rate, batch_size=BATCH, head_first=False, augment=symmetry, seed=seed,
+                learning_rate=rate, batch_size=BATCH, head_first=False, augment=symmetry, seed=seed, resume=False,  # state costs more than a short epoch
                 progress=watch and (lambda history: watch(len(history.loss), classifier)),
             )  # fmt: skip
             trained = history.trained_parameters
