@@ -25,7 +25,7 @@ One line of results/decision_map.csv is one classifier. "seconds" are those of t
 alone, with an empty cache; "mib" is the most memory that the process held in it, above what it held before. "accuracy" and "loss" are
 those of the test photos, "train_accuracy" and "train_loss" those of the photos it learned from, as they are; of both at most 500. "right" says of
 each test photo, in their order, whether it was: a bit each, as a hexadecimal number (`bits` reads it).
-The budget, two processes side by side, each held to a core (taskset -c 0, taskset -c 1): 4 hours by estimate. One process on two cores waits
+The budget, two processes side by side, each held to a core (taskset -c 0, taskset -c 1): 4 hours by estimate; the stored lines took longer (README.md). One process on two cores waits
 busily, and its processor seconds mean less. Lines were made on several days, and one machine gave the same line in 35 seconds on one day and in
 88 on another, with nothing else of ours running: "seconds" of different lines compare to a factor of two or three at best, those of part "quiet",
 made in one go, much better. "wall" stands only in
