@@ -31,7 +31,7 @@ busily, and its processor seconds mean less. Lines were made on several days, an
 made in one go, much better. "wall" stands only in
 lines of part "quiet", which wants a machine that does nothing else: see results/decision_map_curves.csv, one line an epoch.
 
-To be explained in chapters 11 to 14.
+Explained in notebooks/11_better.ipynb, 13_overfitting.ipynb and 14_when_to_use_what.ipynb.
 """
 
 import argparse
