@@ -31,7 +31,7 @@ busily, and its processor seconds mean less. Lines were made on several days, an
 made in one go, much better. "wall" stands only in
 lines of part "quiet", which wants a machine that does nothing else: see results/decision_map_curves.csv, one line an epoch.
 
-Explained in notebooks/11_better.ipynb, 13_overfitting.ipynb and 14_when_to_use_what.ipynb.
+Explained in notebooks/11_better.ipynb, 12_faster.ipynb, 13_overfitting.ipynb and 14_when_to_use_what.ipynb.
 """
 
 import argparse
@@ -87,16 +87,19 @@ TIMES_TRIED = {"last_stage": (1, 4), "all_layers": (1,), "lp_ft": (1,), "scratch
 CHOOSE_CELLS = (("faces", "2"), ("faces", "5"), ("flowers", "10"), ("flowers", "100"), ("solar_cells", "10"), ("solar_cells", "100"))
 FEW, MORE = ("2", "5", "10", "25", "50"), ("100", "all")
 THREE, TUNED = ("faces", "flowers", "solar_cells"), ("all_layers", "lp_ft")
-PARTS = {  # data sets, methods, photos a class
+PARTS = {  # data sets, methods, photos a class; and seeds, where a part would take more than an hour with all of them
     "features": (tuple(DATA), ("feature_extraction",), PHOTOS),
     "last_stage": (tuple(DATA), ("last_stage",), PHOTOS),
     "tuned_few": (THREE, TUNED, FEW),
     "tuned_more": (THREE, TUNED, MORE),
     "scratch_few": (THREE, ("scratch",), (*FEW, "100")),
-    "scratch_all": (THREE, ("scratch",), ("all",)),
+    "scratch_all": (("faces", "solar_cells"), ("scratch",), ("all",)),
+    "scratch_flowers": (("flowers",), ("scratch",), ("all",)),
     "textiles_few": (("textiles",), TUNED, (*FEW, "100")),
     "textiles_all": (("textiles",), TUNED, ("all",)),
-    "textiles_scratch": (("textiles",), ("scratch",), PHOTOS),
+    "textiles_scratch_few": (("textiles",), ("scratch",), FEW[:3]),
+    "textiles_scratch_more": (("textiles",), ("scratch",), (*FEW[3:], "100")),
+    **{f"textiles_scratch_all_{seed}": (("textiles",), ("scratch",), ("all",), (seed,)) for seed in range(3)},
 }
 QUIET = [  # data set, method, photos a class, seed, and the multiple of EPOCHS where it is not the recipe's
     (name, method, "all", seed, None)
@@ -421,12 +424,12 @@ def add(path, columns, *rows):
 def lines_of(part, flowers=None, only=None):
     """(data set, method, photos, seed) of all lines of a part, or of its data set `only`; seed by seed, so that what is there early
     spans the map."""
-    names, methods, photos = PARTS[part]
+    names, methods, photos, *seeds = PARTS[part]
     names = [name for name in names if only in (None, name)]
     found = [
         (name, method, number, seed)
         for name in names for method in methods for number in cells(name, flowers) if number in photos
-        for seed in seeds_of(method, number)
+        for seed in seeds_of(method, number) if not seeds or seed in seeds[0]
     ]  # fmt: skip
     return sorted(found, key=lambda this: this[3])
 
@@ -507,10 +510,10 @@ def show(flowers):
         todo = [this for this in lines if this not in done]
         minutes = sum(seconds_of(this, rows, flowers) for this in todo) / cores() / 60
         total += minutes
-        print(f"{part:17} {len(lines) - len(todo):3} of {len(lines):3} lines there; the rest takes about {minutes:.0f} minutes")
+        print(f"{part:22} {len(lines) - len(todo):3} of {len(lines):3} lines there; the rest takes about {minutes:.0f} minutes")
     there = {identity(row) for row in known(CURVES)}
-    print(f"{'why':17} {len(known(WHY)):3} lines there")
-    print(f"{'quiet':17} {len(there):3} of {len(QUIET):3} curves there\n{'choose':17} {len(known(TRIED))} lines there")
+    print(f"{'why':22} {len(known(WHY)):3} lines there")
+    print(f"{'quiet':22} {len(there):3} of {len(QUIET):3} curves there\n{'choose':22} {len(known(TRIED))} lines there")
     print(f"about {total:.0f} minutes on {cores()} cores, without quiet")
 
 

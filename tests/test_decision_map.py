@@ -76,6 +76,16 @@ def test_parts_together_are_the_whole_map_and_no_line_twice(monkeypatch):
     assert len(lines) == len(set(lines)) and set(lines) == wanted
 
 
+def test_trainings_of_each_part_took_less_than_an_hour_of_one_core():
+    rows = decision_map.known()
+    for part, (names, methods, photos, *seeds) in decision_map.PARTS.items():
+        took = [
+            float(row["seconds"]) for row in rows
+            if row["dataset"] in names and row["method"] in methods and row["photos"] in photos and (not seeds or int(row["seed"]) in seeds[0])
+        ]  # fmt: skip
+        assert took and sum(took) <= 3600, part
+
+
 def test_distance_is_zero_for_the_statistics_themselves_and_a_shift_of_one_deviation_is_one(small):
     """One BatchNorm layer; the expected value from its definition, on numbers."""
     import keras
