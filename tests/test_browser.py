@@ -393,7 +393,7 @@ def test_search_finds_a_word_and_leads_to_it(chromium, addresses, served):
         tab.keyboard.press("Enter")
         tab.wait_for_url("**/search.html?q=transfer+learning")
         results = tab.locator("#search-results li a")
-        results.first.wait_for()
+        tab.get_by_text("Search finished").wait_for()  # they come one by one
         found = {unquote(urlparse(link.evaluate("link => link.href")).path) for link in results.all()}
         root = unquote(urlparse(addresses[served]).path)
         assert f"{root}/book/intro.html" in found
