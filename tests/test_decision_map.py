@@ -76,8 +76,12 @@ def test_parts_together_are_the_whole_map_and_no_line_twice(monkeypatch):
     assert len(lines) == len(set(lines)) and set(lines) == wanted
 
 
-def test_trainings_of_each_part_took_less_than_an_hour_of_one_core(monkeypatch):
-    seconds = {decision_map.identity(row): float(row["seconds"]) for row in decision_map.known()}
+def test_each_part_takes_less_than_an_hour_of_one_core(monkeypatch):
+    """Trainings as they were measured, judging by its estimate."""
+    seconds = {
+        decision_map.identity(row): float(row["seconds"]) + decision_map.judging_seconds(row["dataset"], row["method"], int(row["n_train"]))
+        for row in decision_map.known()
+    }
     numbers = {name: [photos for photos in decision_map.PHOTOS if (name, "scratch", photos, 0) in seconds] for name in decision_map.DATA}
     monkeypatch.setattr(decision_map, "cells", lambda name, flowers=None: numbers[name])
     for part in decision_map.PARTS:
