@@ -65,19 +65,20 @@ def opened(backbone, train):
     return model
 
 
-def tuned(unfreeze, epochs=1, **options):
+def tuned(unfreeze, epochs=1, augment="none", **options):
     def build(backbone, train):
         keras.utils.set_random_seed(0)
         model = tl.build_classifier(backbone, train.class_names)
-        tl.fine_tune(model, train, unfreeze=unfreeze, epochs=epochs, augment="none", validation=0, batch_size=8, **options)
+        tl.fine_tune(model, train, unfreeze=unfreeze, epochs=epochs, augment=augment, validation=0, batch_size=8, **options)
         return model
 
-    build.__qualname__ = f"tuned {unfreeze}" + " boldly" * bool(options)
+    build.__qualname__ = f"tuned {unfreeze}" + " boldly" * bool(options) + f" {augment}" * (augment != "none")
     return build
 
 
 BOLD = {"learning_rate": 1e-3, "head_first": False}
 last_stage, boldly = tuned("last_stage"), tuned("last_stage", **BOLD)
+mirrored = tuned("last_stage", epochs=8, augment="mirror", learning_rate=3e-4, head_first=False)  # an epoch is four steps: fewer leave it at one class
 
 # notebook → how it builds its classifiers. Parts of a classifier that take no photo (a tail above kept maps) are not models
 # that can be audited with photos; the classifier they are cut from stands here.
@@ -88,9 +89,12 @@ TABLE = {
     "08_fine_tuning": [the_usual_way, untrained, opened, head_on, last_stage],
     "09_how_deep": [head_on, tuned("stage_7", epochs=2, **BOLD), tuned("batch_norm", epochs=6, head_first=False, learning_rate=1e-2)],
     "10_small_data_big_tricks": [boldly],
+    "12_faster": [mirrored],
+    "14_when_to_use_what": [],  # models that give what BatchNorm layers get, for the distance; in its solution too
     "solutions/08_fine_tuning": [untrained, last_stage],
     "solutions/09_how_deep": [tuned("stage_5"), tuned("all")],
     "solutions/10_small_data_big_tricks": [boldly],
+    "solutions/14_when_to_use_what": [],
 }
 ON_PURPOSE = {the_usual_way: ["batchnorm_drift"]}  # chapter 8 shows this trap, and says how to get out of it
 
