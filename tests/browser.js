@@ -54,7 +54,8 @@ window.tl = (() => {
     return [outline, boxShadow, borderColor, backgroundColor, color, textDecoration].join("|");
   };
   let atRest, focused, unmarked, astray;
-  const watchFocus = () => {
+  const watchFocus = (start) => { // of the whole page, or from an element on
+    const from = start && document.querySelector(start);
     const sheet = document.createElement("style");
     sheet.textContent = "* { transition: none !important; animation: none !important; }";
     document.head.append(sheet);
@@ -63,6 +64,7 @@ window.tl = (() => {
     atRest = new Map(
       [...document.querySelectorAll(INTERACTIVE)]
         .filter((element) => visible(element) && !element.disabled && element.type !== "radio")
+        .filter((element) => !from || from.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING)
         .map((element) => [element, style(element)]),
     );
     focused = new Set();
@@ -84,8 +86,8 @@ window.tl = (() => {
   ];
 
   // Serious faults axe-core finds; `known` are those that stand in the test's list, by their place there.
-  const axeFaults = async (known) => {
-    const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  const axeFaults = async (known, rules) => {
+    const { violations } = await axe.run(document, { resultTypes: ["violations"], ...rules });
     const faults = [], met = [];
     for (const { id, impact, nodes, help } of violations) {
       if (impact !== "serious" && impact !== "critical") continue;
