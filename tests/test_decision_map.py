@@ -126,12 +126,12 @@ def test_choose_takes_the_lowest_mean_loss():
 
 @pytest.mark.parametrize("method", (*decision_map.METHODS, *decision_map.WHY_METHODS))
 def test_a_line_comes_out_again_and_says_what_the_classifier_does(small, method):
-    first, second = (decision_map.line("faces", method, "2", 0, limit=40) for _ in range(2))
+    first = decision_map.line("faces", method, "2", 0, limit=40)
     assert list(first) == list(decision_map.COLUMNS)
-    same = [column for column in decision_map.COLUMNS if column not in ("seconds", "mib")]
-    if method in ("scratch", "all_layers", "lp_ft", "all_longer"):  # sums of several threads: not to the last bit
-        same = [column for column in same if "loss" not in column and "accuracy" not in column and column != "right"]
-    assert {column: first[column] for column in same} == {column: second[column] for column in same}
+    if method not in ("scratch", "all_layers", "lp_ft", "all_longer"):  # sums of several threads: not to the last bit
+        second = decision_map.line("faces", method, "2", 0, limit=40)
+        same = [column for column in decision_map.COLUMNS if column not in ("seconds", "mib")]
+        assert {column: first[column] for column in same} == {column: second[column] for column in same}
     assert (first["n_train"], first["n_test"]) == (80, 40) and first["seconds"] > 0 and first["mib"] >= 0
     parameters = {"feature_extraction": 51240, "last_stage": 1068840, "scratch": 3422248, "all_layers": 3422248, "lp_ft": 3422248}
     parameters |= {"feature_views": 51240, "head_gradient": 51240, "all_longer": 3422248}
@@ -167,13 +167,13 @@ def test_the_cache_folder_is_as_before_after_an_error(monkeypatch, tmp_path):
 def test_lines_are_kept_in_their_order_and_a_run_goes_on(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(decision_map, "RESULTS", tmp_path / "map.csv")
     monkeypatch.setattr(decision_map, "PARTS", {"features": (("faces",), ("feature_extraction",), ("2", "5"))})
-    monkeypatch.setattr(decision_map, "seeds_of", lambda method, photos: range(2))
+    monkeypatch.setattr(decision_map, "seeds_of", lambda method, photos: range({"2": 2, "5": 1}[photos]))
     decision_map.run("features", None, ("faces", "feature_extraction", "5"))
     first = rows_of(tmp_path / "map.csv")
-    assert [decision_map.identity(row) for row in first] == [("faces", "feature_extraction", "5", seed) for seed in (0, 1)]
+    assert [decision_map.identity(row) for row in first] == [("faces", "feature_extraction", "5", 0)]
     decision_map.run("features", None)
     rows = rows_of(tmp_path / "map.csv")
-    assert [(row["photos"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("5", "0"), ("5", "1")] and rows[2:] == first
+    assert [(row["photos"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("5", "0")] and rows[2:] == first
     capsys.readouterr()
     decision_map.run("features", None)  # nothing is left
     assert capsys.readouterr().out == "" and rows_of(tmp_path / "map.csv") == rows

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,24 @@ def new(backbone, people):
 def untouched(backbone, people):
     """For calls that must change nothing, which each of them proves."""
     return new(backbone, people)
+
+
+def small_network(people, dropout=0.0):
+    """For what any network shows, the same at each call: three convolutions, Dropout below and above its cut points."""
+    import keras
+    from keras import layers
+
+    x = photos = keras.Input((SIZE, SIZE, 3), name="photos")
+    x = layers.Rescaling(1 / 255)(x)
+    for number, channels in enumerate((8, 16, 16), start=1):
+        kernel = keras.initializers.GlorotUniform(seed=number)
+        x = layers.Conv2D(channels, 3, strides=2, padding="same", kernel_initializer=kernel, name=f"conv_{number}")(x)
+        x = layers.Dropout(dropout, noise_shape=(None, 1, 1, 1), name=f"drop_{number}")(x)
+        x = layers.ReLU(name=f"relu_{number}")(layers.BatchNormalization(name=f"norm_{number}")(x))
+    logits = layers.Dense(4, name="logits", kernel_initializer=keras.initializers.GlorotUniform(seed=4))(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(photos, layers.Softmax(name="probabilities")(logits))
+    model.class_names = people.class_names
+    return model
 
 
 def weights_of(model):
@@ -118,7 +137,7 @@ def test_networks_of_keras_train_as_well(name, people):
     network = _load_keras_backbone(name, size, weights=None)
     classifier = tl.build_classifier(network, people.class_names)
     before = weights_of(classifier)
-    history = tl.fine_tune(classifier, people, epochs=1, validation=0, batch_size=20)
+    history = tl.fine_tune(classifier, people, epochs=1, validation=0, batch_size=20, head_first=False)
     after = changed(before, classifier)
     assert history.computed_once == (name != "NASNetMobile")  # it has a way around every place but its ends
     assert any("logits" in path for path in after)
@@ -334,10 +353,10 @@ def test_the_first_loss_is_that_of_the_formula(backbone, people):
     assert history.steps[0] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_weights_kept_are_those_of_the_lowest_validation_loss(backbone, people):
+def test_the_weights_kept_are_those_of_the_lowest_validation_loss(people):
     held = np.arange(len(people)) % 10 >= 7
     train, judge = people.subset(~held), people.subset(held)
-    classifier = new(backbone, people)
+    classifier = small_network(people)
     history = tl.fine_tune(classifier, train, unfreeze="all", epochs=6, validation=judge, patience=None, learning_rate=3e-2, augment="none")
     losses = [history.start[0], *history.validation_loss]
     assert len(losses) == 7 and history.best_epoch == int(np.argmin(losses))
@@ -346,9 +365,9 @@ def test_the_weights_kept_are_those_of_the_lowest_validation_loss(backbone, peop
     assert now == pytest.approx(min(losses), rel=1e-3)
 
 
-def test_it_stops_where_nothing_gets_better(backbone, people):
+def test_it_stops_where_nothing_gets_better(people):
     history = tl.fine_tune(
-        new(backbone, people), people, unfreeze="all", epochs=20, validation=0.25, patience=2, learning_rate=0.1, augment="none"
+        small_network(people), people, unfreeze="all", epochs=20, validation=0.25, patience=2, learning_rate=0.1, augment="none"
     )
     assert len(history.loss) == history.best_epoch + 2 < 20
     assert len(history.validation_loss) == len(history.loss) == len(history.seconds) == len(history.learning_rate)
@@ -387,18 +406,16 @@ def test_a_function_may_change_each_batch(backbone, people):
 
 
 @pytest.mark.parametrize("unfreeze", ["last_stage", "all"])
-def test_a_photo_that_cannot_be_read_is_left_out_and_counted(unfreeze, backbone, people, tmp_path):
+def test_a_photo_that_cannot_be_read_is_left_out_and_counted(unfreeze, people, tmp_path):
     files = list(people.files)
     files[3] = tmp_path / "bad.png"
     files[3].write_bytes(b"no photo")
     broken = type(people)("broken", tuple(files), people.labels, people.class_names, people.card)
     good = people.subset(np.setdiff1d(np.arange(40), 3))
     with pytest.warns(UserWarning, match="broken: 1 of 40 photos cannot be read"):
-        history = tl.fine_tune(new(backbone, people), broken, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none")
-    assert history.steps[0] == pytest.approx(
-        tl.fine_tune(new(backbone, people), good, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none").steps[0],
-        rel=1e-3,
-    )
+        history = tl.fine_tune(small_network(people), broken, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none")
+    without = tl.fine_tune(small_network(people), good, unfreeze=unfreeze, epochs=1, validation=0, batch_size=40, augment="none")
+    assert history.steps[0] == pytest.approx(without.steps[0], rel=1e-3)
     assert np.isfinite(history.loss).all()
 
 
@@ -496,8 +513,8 @@ def test_a_loss_that_is_no_number_stops_at_once_with_the_best_weights(backbone, 
     assert not (tl.cache_dir() / "fine_tuning").exists() or not list((tl.cache_dir() / "fine_tuning").iterdir())
 
 
-def test_weights_that_explode_in_the_last_step_are_no_best_weights(backbone, people):
-    classifier = new(backbone, people)
+def test_weights_that_explode_in_the_last_step_are_no_best_weights(people):
+    classifier = small_network(people)
     options = {"unfreeze": "all", "batch_size": 40, "learning_rate": 1e30, "warm_up": 0, "augment": "none"}
     for validation in (0, 0.25):
         with pytest.raises(ValueError, match="in epoch 1, step 1: .* weights of epoch 0 again"):
@@ -546,26 +563,9 @@ def test_a_class_without_photos_and_a_network_in_one_piece_are_told(backbone, pe
     assert changed(before, nested) and not any("moving" in path for path in changed(before, nested))
 
 
-def with_dropout(people):
-    """A small network that has Dropout below and above its cut points, as EfficientNet has."""
-    import keras
-    from keras import layers
-
-    x = photos = keras.Input((SIZE, SIZE, 3), name="photos")
-    x = layers.Rescaling(1 / 255)(x)
-    for number, channels in enumerate((8, 16, 16), start=1):
-        x = layers.Conv2D(channels, 3, strides=2, padding="same", name=f"conv_{number}")(x)
-        x = layers.Dropout(0.3, noise_shape=(None, 1, 1, 1), name=f"drop_{number}")(x)
-        x = layers.ReLU(name=f"relu_{number}")(layers.BatchNormalization(name=f"norm_{number}")(x))
-    logits = layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(photos, layers.Softmax(name="probabilities")(logits))
-    model.class_names = people.class_names
-    return model
-
-
 @pytest.mark.parametrize("unfreeze", ["last_stage", "all", "batch_norm", "head"])
 def test_with_dropout_the_seed_decides_and_once_is_the_same_as_each_time(unfreeze, people):
-    model, steps = with_dropout(people), []
+    model, steps = small_network(people, dropout=0.3), []
     start = model.get_weights()
     for once in (True, False, True):
         model.set_weights(start)
@@ -584,7 +584,7 @@ def test_dropout_differs_between_layers_steps_and_epochs(people):
     """Seen from outside: which photos each layer drops, in each step."""
     import keras
 
-    model = with_dropout(people)
+    model = small_network(people, dropout=0.3)
     seen = {}
 
     class Watch(keras.layers.Dropout):
@@ -645,28 +645,37 @@ RUN = """
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
     import tlhelpers as tl
+    from test_finetuning import new, small_network
     faces = tl.load_dataset("faces")
     people = faces.subset(np.flatnonzero(faces.labels < 4))
     people = type(people)(people.name, people.files, people.labels, people.class_names[:4], people.card)
-    classifier = tl.build_classifier(tl.load_backbone("efficientnet_lite0", image_size=64), people.class_names)
-    history = tl.fine_tune(classifier, people, unfreeze={unfreeze!r}, epochs=8, validation=0.2, patience=None, batch_size=8,
+    classifier = {network}
+    history = tl.fine_tune(classifier, people, unfreeze={unfreeze!r}, epochs={epochs}, validation=0.2, patience=None, batch_size=8,
                            progress=lambda history: print("epoch", len(history.loss), flush=True))
     np.savez(sys.argv[1], *classifier.get_weights(), steps=history.steps, resumed=history.resumed_after,
              losses=history.validation_loss, best=history.best_epoch)
 """
 
 
-@pytest.mark.parametrize("unfreeze", ["last_stage", "all"])
-def test_killed_at_random_moments_and_called_again_it_comes_to_the_same_weights(unfreeze, tmp_path):
-    program = textwrap.dedent(RUN).format(unfreeze=unfreeze)
-    cache = {name: os.environ | {"TLHELPERS_CACHE": str(tmp_path / name)} for name in ("whole", "killed")}
+@pytest.mark.parametrize(
+    ("unfreeze", "network", "epochs", "killed_after"),
+    [
+        ("last_stage", 'new(tl.load_backbone("efficientnet_lite0", image_size=64), people)', 8, (2, 5)),
+        ("all", "small_network(people, dropout=0.3)", 120, (30, 75)),  # its epochs take a tenth of the time
+    ],
+    ids=["last_stage", "all"],
+)
+def test_killed_at_random_moments_and_called_again_it_comes_to_the_same_weights(unfreeze, network, epochs, killed_after, tmp_path):
+    program = textwrap.dedent(RUN).format(unfreeze=unfreeze, network=network, epochs=epochs)
+    path = os.pathsep.join(map(str, [Path(__file__).parent, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    cache = {name: os.environ | {"TLHELPERS_CACHE": str(tmp_path / name), "PYTHONPATH": path} for name in ("whole", "killed")}
 
     def start(name):
         return subprocess.Popen([sys.executable, "-c", program, str(tmp_path / f"{name}.npz")], env=cache[name], stdout=subprocess.PIPE)
 
     assert start("whole").wait() == 0
     rng, kills = np.random.default_rng(5), 0
-    for after in (2, 5):  # epochs; then some moments more, so that it is somewhere within the next ones
+    for after in killed_after:  # epochs; then some moments more, so that it is somewhere within the next ones
         process = start("killed")
         for line in process.stdout:
             if int(line.split()[1]) >= after:
@@ -682,7 +691,7 @@ def test_killed_at_random_moments_and_called_again_it_comes_to_the_same_weights(
     assert kills == 2 and list((tmp_path / "killed" / "fine_tuning").glob("*.npz"))
     assert start("killed").wait() == 0
     with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "killed.npz") as killed:
-        assert int(killed["resumed"]) >= 5 and int(whole["resumed"]) == 0
+        assert int(killed["resumed"]) >= killed_after[1] and int(whole["resumed"]) == 0
         assert set(whole.files) == set(killed.files)
         for name in set(whole.files) - {"resumed"}:
             assert np.array_equal(whole[name], killed[name]), name
