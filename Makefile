@@ -13,8 +13,10 @@ PIP := -m pip --quiet --disable-pip-version-check
 OFFLINE := $(if $(WHEELHOUSE),--no-index --find-links "$(WHEELHOUSE)")
 
 export TF_CPP_MIN_LOG_LEVEL := 3
-# make test: so many processes side by side for the unit tests, a file each.
+# make test: so many processes side by side for the unit tests, a file each; and so many notebooks, which now and then wait for
+# their kernels (on two cores 10:16 with three, 11:32 with two).
 WORKERS ?= 2
+NOTEBOOKS_AT_ONCE ?= 3
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := book
@@ -55,7 +57,7 @@ $(WEB): book/web/package.json book/web/package-lock.json
 test: $(STAMP)
 	rm -rf _build/test-cache
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
-	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	TLHELPERS_CACHE="$(CURDIR)/_build/test-cache" $(BIN)/python -m pytest -v -n $(NOTEBOOKS_AT_ONCE) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
