@@ -307,7 +307,8 @@ def thinned(tab, visit):
         const seen = {};
         const more = (make) => (seen[make] = (seen[make] ?? 0) + 1) > 20;
         for (const card of document.querySelectorAll(".claim-card")) {
-            if (more([...new Set([...card.querySelectorAll("*")].map(({ localName, className }) => localName + "." + className))].sort())) card.remove();
+            const parts = [...card.querySelectorAll("*")].map(({ localName, className }) => localName + "." + className);
+            if (more([...new Set(parts)].sort())) card.remove();
         }
         for (const piece of document.querySelectorAll(".highlight pre span")) {
             if (more("code." + piece.className)) piece.replaceWith(...piece.childNodes);
