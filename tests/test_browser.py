@@ -2,7 +2,7 @@
 
 Chromium (or Chrome) is the system's; TLHELPERS_BROWSER names another one. Where there is none, or no offline
 book, these tests are skipped; with TLHELPERS_REQUIRE_BROWSER set they fail instead.
-Screenshots are kept in _build/screenshots.
+Of a page with a fault, a picture is kept in _build/screenshots; with TLHELPERS_SCREENSHOTS set, of every page.
 """
 
 import os
@@ -24,6 +24,7 @@ from playwright.sync_api import Error, TimeoutError, sync_playwright
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "_build" / "offline"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
+ALL_SCREENSHOTS = bool(os.environ.get("TLHELPERS_SCREENSHOTS"))
 AXE = ROOT / "book" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 IN_PAGE = Path(__file__).with_name("browser.js")
 BROWSER = os.environ.get("TLHELPERS_BROWSER") or next(
@@ -138,13 +139,17 @@ def look_at(tab, visit, address):
     faults = visit.faults
     listen(tab, faults, address)
     tab.goto(f"{address}/{visit.page}")
-    checks = [mode, rendered, formulas, sideways, screenshot, figures, folded, sideways, stills, thinned, accessibility, keyboard, other_mode]
+    checks = [mode, rendered, formulas, sideways, figures, folded, sideways, stills, thinned, accessibility, keyboard, other_mode]
     tab.add_script_tag(path=IN_PAGE)
+    if ALL_SCREENSHOTS:
+        screenshot(tab, visit)
     for check in checks:
         try:
             faults[check.__name__] += check(tab, visit)
         except (Error, NotImplementedError) as error:
             faults[check.__name__].append(str(error))
+    if any(faults.values()) and not ALL_SCREENSHOTS:
+        screenshot(tab, visit)
     tab.close()
 
 
@@ -249,11 +254,10 @@ def screenshot(tab, visit):
     """A picture of the whole page (a PNG would take twice the time), or of its first 20,000 pixels: JPEG ends at 65,535."""
     name = visit.page.removesuffix(".html").replace("/", "-")
     width, height = tab.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
-    taken = tab.screenshot(
+    tab.screenshot(
         path=SCREENSHOTS / f"{name}-{visit.width}-{visit.mode}.jpg", full_page=True, quality=80,
         clip={"x": 0, "y": 0, "width": width, "height": min(height, 20_000)},
     )
-    return [] if taken else ["no picture"]
 
 
 def folded(tab, visit):
@@ -365,10 +369,6 @@ def test_every_request_stays_in_the_book_and_is_answered(visits):
     report(visits, "requests")
 
 
-def test_every_page_has_its_picture(visits):
-    report(visits, "screenshot")
-
-
 def test_light_is_light_and_dark_is_dark(visits):
     report(visits, "mode")
 
@@ -455,3 +455,19 @@ def test_on_a_phone_the_contents_open_by_keyboard(chromium, addresses):
         link.wait_for()
         link.press("Enter")
         tab.wait_for_url(lambda url: not url.endswith(PAGES[0]))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_number_in_the_text_leads_to_its_place_among_all_numbers(chromium, addresses, width):
+    with chromium.new_context(viewport=WIDTHS[width]) as context:
+        tab = context.new_page()
+        tab.goto(f"{addresses['http']}/notebooks/16_trap_lab.html")
+        link = tab.locator("a.claim").last
+        number = link.inner_text()
+        link.click()
+        tab.wait_for_url("**/numbers.html#claim-*")
+        tab.wait_for_function("""() => {
+            const card = document.querySelector(":target")?.getBoundingClientRect();
+            return card && card.top >= 0 && card.bottom <= innerHeight;
+        }""")
+        assert tab.locator(":target .claim-value").inner_text() == number

@@ -5,6 +5,7 @@
 """
 
 from collections import defaultdict
+from functools import cache
 
 import ledger
 import nbformat
@@ -49,7 +50,7 @@ def resolve_links(app, doctree, docname):
 
 
 class EveryNumber(SphinxDirective):
-    """One block for each claim, under the name of its chapter."""
+    """One block for each claim, under the name of its chapter; a chapter's exercises come after it."""
 
     def run(self):
         claims = self.env.ledger
@@ -65,7 +66,7 @@ class EveryNumber(SphinxDirective):
         for id in claims:
             chapters[self.checked[id].path if id in self.checked else None].append(id)
         out = []
-        for path, ids in chapters.items():
+        for path, ids in sorted(chapters.items(), key=lambda item: (item[0].stem, item[0].parts) if item[0] else ("",)):
             title = title_of(path) if path else "Checked nowhere"
             section = nodes.section("", nodes.title("", title), ids=[nodes.make_id(f"numbers {title}")])
             section += [self.block(claims[id]) for id in ids]
@@ -76,7 +77,7 @@ class EveryNumber(SphinxDirective):
         block = nodes.container(classes=["claim-card"], ids=[anchor(claim.id)])
         block += nodes.paragraph("", claim.text, classes=["claim-value"])
         block += nodes.paragraph("", claim.sentence, classes=["claim-sentence"])
-        facts = nodes.field_list(classes=["claim-facts"])
+        facts = nodes.definition_list(classes=["claim-facts"])
         scale, unit = (100, "points") if claim.unit == "%" else (1, claim.unit)
         near = f"± {scale * claim.tolerance:.3g} {unit}".rstrip().replace("± 1 points", "± 1 point") if claim.tolerance else "exactly"
         rows = [("id", [nodes.literal("", claim.id)]), ("holds", [nodes.Text(f"{near}: {claim.why}")])]
@@ -87,12 +88,12 @@ class EveryNumber(SphinxDirective):
         if claim.experiment:
             rows.append(("measured by", [nodes.literal("", claim.experiment)]))
         if check := self.checked.get(claim.id):
-            run = nbformat.read(check.path, as_version=4).metadata.get("book", {}).get("run", "")
+            run = contents(check.path)[1]
             rows.append(("checked", [self.link(check.path, check.heading), nodes.Text(f", last on {run}" if run else "")]))
         places = [self.link(path) for path in self.quoted[claim.id] if path.parent != ledger.ROOT]
         rows.append(("quoted in", [node for place in places for node in (place, nodes.Text("; "))][:-1]))
         for name, value in rows:
-            facts += nodes.field("", nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", "", *value)))
+            facts += nodes.definition_list_item("", nodes.term("", name), nodes.definition("", *value))  # no paragraph: a page of thousands
         block += facts
         return block
 
@@ -100,17 +101,26 @@ class EveryNumber(SphinxDirective):
         docname = path.relative_to(ledger.ROOT).with_suffix("").as_posix()
         place = f"#{nodes.make_id(heading)}" if heading else ""
         words = f"{title_of(path)}: {heading}" if heading and heading != title_of(path) else title_of(path)
-        return nodes.reference("", words, refuri=f"../{docname}.html{place}", internal=True)
+        return nodes.inline("", "", nodes.reference("", words, refuri=f"../{docname}.html{place}", internal=True))
 
 
 def title_of(path):
-    text = path.read_text(encoding="utf-8")
+    return contents(path)[0]
+
+
+@cache
+def contents(path):
+    """Of a page: its title, and of a notebook the day on which it was last run. A page of the ledger asks a thousand times."""
+    text, run = path.read_text(encoding="utf-8"), ""
     if path.suffix == ".ipynb":
-        text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells if cell.cell_type == "markdown")
-    return next(line[2:].strip() for line in text.splitlines() if line.startswith("# "))
+        notebook = nbformat.reads(text, as_version=4)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        run = notebook.metadata.get("book", {}).get("run", "")
+    return next(line[2:].strip() for line in text.splitlines() if line.startswith("# ")), run
 
 
 def load_ledger(app, env, docnames):
+    contents.cache_clear()
     env.ledger = read_ledger(ledger.ROOT / "book" / "claims.toml")
 
 
