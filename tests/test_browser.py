@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -254,10 +254,11 @@ def screenshot(tab, visit):
     """A picture of the whole page (a PNG would take twice the time), or of its first 20,000 pixels: JPEG ends at 65,535."""
     name = visit.page.removesuffix(".html").replace("/", "-")
     width, height = tab.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]")
-    tab.screenshot(
-        path=SCREENSHOTS / f"{name}-{visit.width}-{visit.mode}.jpg", full_page=True, quality=80,
-        clip={"x": 0, "y": 0, "width": width, "height": min(height, 20_000)},
-    )
+    with suppress(Error):  # for eyes only: what is wrong with the page is said without it
+        tab.screenshot(
+            path=SCREENSHOTS / f"{name}-{visit.width}-{visit.mode}.jpg", full_page=True, quality=80,
+            clip={"x": 0, "y": 0, "width": width, "height": min(height, 20_000)},
+        )
 
 
 def folded(tab, visit):
